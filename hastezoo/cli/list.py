@@ -1,0 +1,48 @@
+"""`hastezoo list`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from hastezoo.cli.errors import reporting_errors
+from hastezoo.zoo.card import Card, Result
+
+
+def _quality(result: Result | None) -> str:
+    return f"{result.metric} {result.value:g}" if result else "-"
+
+
+def _row(card: Card) -> dict[str, object]:
+    return {
+        "name": card.name,
+        "architecture": card.architecture,
+        "method": card.method,
+        "resolution": card.resolution,
+        "parameters": card.parameters,
+        "weights": card.status,
+        "reported": _quality(card.best("reported")),
+        "measured": _quality(card.best("measured")),
+    }
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="The cards in full, as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@reporting_errors
+def command(as_json: bool) -> None:
+    """What checkpoints there are, where their weights are, how good they are."""
+    from hastezoo.zoo.registry import list_cards
+
+    cards = list_cards()
+    if as_json:
+        click.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
+        return
+    from hastezoo.cli.tables import print_table
+
+    rows = [_row(card) for card in cards]
+    for row in rows:
+        row["parameters"] = f"{int(str(row['parameters'])) / 1e6:.1f} M"
+        row["resolution"] = f"{row['resolution']} px"
+    print_table(rows, right=("resolution", "parameters"))

@@ -1,0 +1,51 @@
+"""`hastezoo`: a command a file, loaded when it is called, so that help needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from hastezoo import __version__
+
+COMMANDS = {
+    "list": "What checkpoints there are, where their weights are, how good they are.",
+    "info": "Everything about one checkpoint.",
+    "sample": "Draw images.",
+}
+
+
+class LazyCommands(click.Group):
+    """Reads `hastezoo.cli.NAME` only for the command that runs; its `command` is the click command."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"hastezoo.cli.{name.replace('-', '_')}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from hastezoo.errors import nearest
+
+            near = nearest(args[0], COMMANDS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            context.fail(f"no command {args[0]!r}{hint}")
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hastezoo")
+def main() -> None:
+    """A zoo of pretrained diffusion transformers: SiT trained plain, with REPA and with HASTE."""

@@ -1,0 +1,1 @@
+"""What a user says -> what a model is conditioned on."""

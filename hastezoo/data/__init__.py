@@ -1,0 +1,1 @@
+"""Datasets: how they are read, and in which order."""

@@ -1,0 +1,298 @@
+"""A sampling job: a request in, image files out. It streams, can be interrupted, and repeats itself exactly.
+
+Images are made in fixed batches of the request's order. A batch whose files are all there is skipped; any other is
+drawn whole, so that every image meets the same neighbours, and comes out the same, in an interrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hastezoo import __version__, pictures
+from hastezoo.autoencoders import to_bytes
+from hastezoo.errors import UserError, explain
+from hastezoo.files import atomic_open, atomic_write, remove_partials, write_json
+from hastezoo.pipeline import Batch, Pipeline
+from hastezoo.sampling.protocol import Protocol
+from hastezoo.sampling.solvers import StepInfo
+
+GRID_LIMIT = 100  # images shown in a grid
+TRAJECTORY_LIMIT = 16  # images shown in an animation
+TRAJECTORY_FRAMES = 60
+RECORD = "samples.json"
+
+
+class Request(BaseModel):
+    """Everything that decides the images and their files; written into samples.json.
+
+    Attributes:
+        labels, seeds: One per image, in order.
+        conditions: How many conditions were crossed with seeds, for the shape of the grid.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    weights: str | None = None
+    weights_sha256: str
+    protocol: Protocol
+    labels: list[int]
+    seeds: list[int]
+    conditions: int = 1
+    batch_size: int
+    device: str
+    dtype: str
+    compile: bool = False
+    format: Literal["png", "npz", "webp"] = "png"
+
+
+@dataclass
+class Report:
+    """What a job did.
+
+    Attributes:
+        made, found: Images drawn now, and images that were there already.
+        evaluations, passes: Velocities and network passes per image.
+        seconds: Spent drawing.
+        files: The pictures to look at, best first.
+    """
+
+    made: int = 0
+    found: int = 0
+    evaluations: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    files: list[Path] = field(default_factory=list)
+
+
+Progress = Callable[[int, StepInfo | None], None]
+"""Called with the number of finished images, and the step under way or None at the end of a batch."""
+
+
+def read_record(path: Path) -> Request:
+    """The request in a samples.json (or in the folder that holds one).
+
+    Raises:
+        UserError: If it cannot be read or is no such file.
+    """
+    path = path / RECORD if path.is_dir() else path
+    try:
+        return Request.model_validate(json.loads(path.read_text(encoding="utf-8"))["request"])
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise UserError(explain(error, Request, str(path))) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{path} is not a samples.json of hastezoo") from None
+
+
+class Job:
+    """Runs a request into a folder.
+
+    Args:
+        pipeline: Loaded for the request.
+        request: What to draw.
+        out: The folder; made if needed.
+        grid, trajectory: Which pictures to make beside the images.
+
+    Raises:
+        UserError: If the folder cannot be written, or holds the images of another request.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, request: Request, out: Path, *, grid: bool = True, trajectory: str | None = None
+    ) -> None:
+        self.pipeline, self.request, self.out = pipeline, request, out
+        self.grid, self.trajectory = grid, trajectory
+        self._claim()
+
+    def _claim(self) -> None:
+        record = self.out / RECORD
+        if record.exists() and read_record(record) != self.request:
+            raise UserError(f"{self.out} holds images made with other settings; give another --out, or remove it")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            remove_partials(self.out)
+            if not record.exists():
+                write_json(record, self._record(None))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.out}: {error.strerror}; give another --out") from None
+
+    def run(self, progress: Progress = lambda done, step: None) -> Report:
+        """Make what is missing."""
+        report = Report()
+        began = time.perf_counter()
+        for first in range(0, len(self.request.seeds), self.request.batch_size):
+            indices = range(first, min(first + self.request.batch_size, len(self.request.seeds)))
+            frames = _Frames(self) if self.trajectory and first == 0 and not self._trajectory_path.exists() else None
+            if frames is None and self._is_done(indices):
+                report.found += len(indices)
+            else:
+                batch = self._draw(indices, report.made + report.found, frames, progress)
+                self._write(indices, batch)
+                report.made += len(indices)
+                report.evaluations, report.passes = batch.evaluations, batch.passes
+                if frames is not None:
+                    frames.save(batch)
+            progress(report.made + report.found, None)
+        report.seconds = time.perf_counter() - began
+        self._finish(report)
+        return report
+
+    def _draw(self, indices: range, done: int, frames: _Frames | None, progress: Progress) -> Batch:
+        def after_step(info: StepInfo) -> None:
+            progress(done, info)
+            if frames is not None:
+                frames.add(info)
+
+        request = self.request
+        labels, seeds = request.labels[indices.start : indices.stop], request.seeds[indices.start : indices.stop]
+        return self.pipeline.draw(labels, seeds, request.protocol, after_step)
+
+    # What is on disk: an image a file, or for npz an array a batch, joined at the end.
+
+    def _file(self, index: int) -> Path:
+        digits = max(5, len(str(len(self.request.seeds) - 1)))
+        label, seed = self.request.labels[index], self.request.seeds[index]
+        return self.out / f"{index:0{digits}d}_class{label}_seed{seed}.{self.request.format}"
+
+    def _part(self, first: int) -> Path:
+        return self.out / "parts" / f"{first:09d}.npy"
+
+    @property
+    def _array(self) -> Path:
+        return self.out / "samples.npz"
+
+    def _is_done(self, indices: range) -> bool:
+        if self.request.format == "npz":
+            return self._array.exists() or self._part(indices.start).exists()
+        return all(self._file(index).exists() for index in indices)
+
+    def _write(self, indices: range, batch: Batch) -> None:
+        if self.request.format == "npz":
+            self._part(0).parent.mkdir(exist_ok=True)
+            with atomic_open(self._part(indices.start)) as stream:
+                np.save(stream, batch.pixels)
+            return
+        for index, pixels in zip(indices, batch.pixels, strict=True):
+            if not self._file(index).exists():
+                atomic_write(self._file(index), pictures.encode(pictures.to_pil(pixels), self.request.format))
+
+    def _finish(self, report: Report) -> None:
+        if self.request.format == "npz" and not self._array.exists():
+            self._join_parts()
+        if self.grid and (report.made or not (self.out / "grid.png").exists()):
+            self._save_grid()
+        if self.grid:
+            report.files.append(self.out / "grid.png")
+        if self.trajectory:
+            report.files.append(self._trajectory_path)
+        if report.made:
+            write_json(self.out / RECORD, self._record(report))
+
+    def _join_parts(self) -> None:
+        """Write samples.npz (arr_0 images, arr_1 labels) without ever holding all images."""
+        parts = sorted(self._part(0).parent.glob("*.npy"))
+        shape = (len(self.request.seeds), *np.load(parts[0], mmap_mode="r").shape[1:])
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with atomic_open(self._array) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            # A fixed date, so that the same images give the same bytes.
+            with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_2_0(member, header)
+                for part in parts:
+                    member.write(np.load(part).tobytes())
+            with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as member:
+                np.lib.format.write_array(member, np.array(self.request.labels, dtype=np.int64))
+        for part in parts:
+            part.unlink()
+        self._part(0).parent.rmdir()
+
+    def _shown(self) -> np.ndarray:
+        """The first images, read back from disk."""
+        count = min(GRID_LIMIT, len(self.request.seeds))
+        if self.request.format == "npz":
+            with zipfile.ZipFile(self._array) as archive, archive.open("arr_0.npy") as member:
+                np.lib.format.read_magic(member)
+                shape, _, _ = np.lib.format.read_array_header_2_0(member)
+                data = member.read(count * int(np.prod(shape[1:])))
+            return np.frombuffer(data, dtype=np.uint8).reshape(count, *shape[1:])
+        images = [np.asarray(Image.open(self._file(index))) for index in range(count)]
+        return np.stack([image if image.ndim == 3 else image[:, :, None] for image in images])
+
+    def _save_grid(self) -> None:
+        shown = self._shown()
+        conditions = self.request.conditions if len(shown) == len(self.request.seeds) else 1
+        sheet = pictures.grid(shown, pictures.columns_for(len(shown), conditions))
+        atomic_write(self.out / "grid.png", pictures.encode(sheet, "png"))
+
+    @property
+    def _trajectory_path(self) -> Path:
+        return self.out / f"trajectory.{self.trajectory}"
+
+    def _record(self, report: Report | None) -> dict[str, Any]:
+        request = self.request
+        names = self.pipeline.names
+        files = ["samples.npz" if request.format == "npz" else self._file(i).name for i in range(len(request.seeds))]
+        rows = zip(files, request.labels, request.seeds, strict=True)
+        spent = None
+        if report is not None:
+            spent = {
+                "images": report.made,
+                "evaluations": report.evaluations,
+                "network_passes_per_image": report.passes,
+                "seconds": round(report.seconds, 3),
+            }
+        return {
+            "hastezoo": __version__,
+            "request": request.model_dump(),
+            "spent": spent,
+            "environment": environment(self.pipeline),
+            "samples": [
+                {"file": file, "class": label, "name": names[label], "seed": seed} for file, label, seed in rows
+            ],
+        }
+
+
+class _Frames:
+    """States on the way from noise to image, thinned to a bounded number, of the first few images."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.columns = pictures.columns_for(min(TRAJECTORY_LIMIT, len(job.request.seeds), job.request.batch_size))
+        self.states: list[np.ndarray] = []
+
+    def add(self, info: StepInfo) -> None:
+        stride = 1 if info.steps is None else -(-info.steps // TRAJECTORY_FRAMES)
+        if info.index % stride == 0 and len(self.states) < TRAJECTORY_FRAMES:
+            pixels = self.job.pipeline.autoencoder.decode(info.x[:TRAJECTORY_LIMIT])
+            self.states.append(to_bytes(pixels, self.job.request.protocol.rounding).cpu().numpy())
+
+    def save(self, batch: Batch) -> None:
+        states = [*self.states, batch.pixels[:TRAJECTORY_LIMIT]]
+        frames = [pictures.grid(state, self.columns) for state in states]
+        pictures.save_animation(self.job._trajectory_path, frames)
+
+
+def environment(pipeline: Pipeline) -> dict[str, Any]:
+    """What the bytes may depend on beyond the request."""
+    import torch
+
+    device = pipeline.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": f"{device} ({name})",
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,78 @@
+"""Arrays of bytes -> pictures to look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hastezoo.files import atomic_write
+
+CELL = 64  # smaller images are enlarged to about this many pixels in grids and animations
+GAP = 2
+
+
+def to_pil(pixels: np.ndarray, enlarge: int = 1) -> Image.Image:
+    """uint8 (H, W, C) with C = 1 or 3 -> a grey or RGB image, enlarged by a whole factor without smoothing.
+
+    Raises:
+        ValueError: If the array is something else.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise ValueError(f"expected uint8 (H, W, 1 or 3), not {pixels.dtype} {pixels.shape}")
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if enlarge > 1:
+        image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST)
+    return image
+
+
+def encode(image: Image.Image, format: str) -> bytes:
+    """An image as PNG or lossless WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, format.upper(), **({"lossless": True} if format == "webp" else {}))
+    return buffer.getvalue()
+
+
+def viewing_scale(height: int) -> int:
+    """The whole factor that brings an image to about CELL pixels."""
+    return max(1, round(CELL / height))
+
+
+def columns_for(count: int, conditions: int = 1) -> int:
+    """Columns of a grid: a row for each condition where that fills it, else as square as can be."""
+    if conditions > 1 and count % conditions == 0 and count // conditions > 1:
+        return count // conditions
+    return max(1, int(np.ceil(np.sqrt(count))))
+
+
+def grid(pixels: np.ndarray, columns: int | None = None) -> Image.Image:
+    """Images (N, H, W, C) set out row by row on a dark ground."""
+    count, height, width, _ = pixels.shape
+    columns = columns or columns_for(count)
+    scale = viewing_scale(height)
+    step_x, step_y = width * scale + GAP, height * scale + GAP
+    rows = -(-count // columns)
+    first = to_pil(pixels[0])
+    ground = 40 if first.mode == "L" else (40, 40, 40)
+    sheet = Image.new(first.mode, (columns * step_x + GAP, rows * step_y + GAP), ground)
+    for index, image in enumerate(pixels):
+        place = (GAP + index % columns * step_x, GAP + index // columns * step_y)
+        sheet.paste(to_pil(image, scale), place)
+    return sheet
+
+
+def save_animation(path: Path, frames: Sequence[Image.Image], milliseconds: int = 80, hold: int = 1500) -> None:
+    """An animated WebP or GIF, by the ending of `path`, whose last frame stays for `hold` milliseconds."""
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in ("webp", "gif"):
+        raise ValueError(f"an animation is .webp or .gif, not {path.suffix!r}")
+    buffer = io.BytesIO()
+    durations = [milliseconds] * (len(frames) - 1) + [hold]
+    options = {"lossless": True} if kind == "webp" else {}
+    frames[0].save(
+        buffer, kind.upper(), save_all=True, append_images=list(frames[1:]), duration=durations, loop=0, **options
+    )
+    atomic_write(path, buffer.getvalue())

@@ -1,0 +1,329 @@
+"""The pipeline: card + weights + autoencoder + conditioning + protocol = images. The public API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from hastezoo.autoencoders import create_autoencoder, to_bytes
+from hastezoo.conditioning.labels import class_names, find_label, label_of_seed
+from hastezoo.devices import find_device, find_dtype, fitting_batch_size
+from hastezoo.errors import UserError, explain
+from hastezoo.sampling import solvers
+from hastezoo.sampling.guidance import guided
+from hastezoo.sampling.interpolants import find_interpolant
+from hastezoo.sampling.noise import NoiseSource
+from hastezoo.sampling.protocol import Protocol
+from hastezoo.zoo.card import Card
+from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card, find_protocol
+from hastezoo.zoo.weights import load_model, resolve, sha256_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Classes = int | str | Sequence[int | str] | None
+
+
+@dataclass
+class Batch:
+    """Images of one solver run.
+
+    Attributes:
+        pixels: uint8 (B, H, W, C).
+        labels, seeds: One per image.
+        evaluations: Velocities evaluated for the batch.
+        passes: Network passes per image; a guided velocity takes two.
+    """
+
+    pixels: np.ndarray
+    labels: list[int]
+    seeds: list[int]
+    evaluations: int
+    passes: int
+
+
+@dataclass
+class Output:
+    """What a call of the pipeline returns.
+
+    Attributes:
+        pixels: uint8 (N, H, W, C).
+        labels, seeds: One per image.
+        protocol: The settings that were used, in full.
+        evaluations: Velocities evaluated per image, as the solver counts them.
+        passes: Network passes per image.
+        seconds: Time spent sampling.
+    """
+
+    pixels: np.ndarray
+    labels: list[int]
+    seeds: list[int]
+    protocol: Protocol
+    evaluations: int
+    passes: int
+    seconds: float
+
+    @property
+    def images(self) -> list[Image]:
+        """The images as PIL."""
+        from hastezoo.pictures import to_pil
+
+        return [to_pil(pixels) for pixels in self.pixels]
+
+
+class _CountedModel:
+    """The network as guidance wants it: casts to the network's dtype and back, and counts passes per image."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        self.network, self.dtype = network, dtype
+        self.calls = 0
+        self.rows = 0
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        self.calls += 1
+        self.rows += len(x)
+        # Time stays float32: the network embeds it before it casts.
+        return self.network(x.to(self.dtype), t.float(), condition).to(x.dtype)
+
+
+class Pipeline:
+    """A checkpoint ready to draw.
+
+    Example:
+        >>> pipe = Pipeline.from_pretrained("sit-ti-digits")
+        >>> out = pipe(classes=[3, "seven"], seeds=[0, 1])
+        >>> out.images[0].save("three.png")
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: Card,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights_sha256: str = "",
+        compile: bool = False,
+    ) -> None:
+        self.card = card
+        self.device, self.dtype = device, dtype
+        self.weights_sha256 = weights_sha256
+        self.compiled = compile
+        self.config: Any = network.config
+        network = network.to(device=device, dtype=dtype).eval()
+        self.network: Any = torch.compile(network) if compile else network
+        self.path = find_interpolant(card.path)
+        self.autoencoder = create_autoencoder(card.autoencoder.kind)
+        self.names = class_names(card.classes)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = DEFAULT_CHECKPOINT,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        weights: str | Path | None = None,
+        compile: bool = False,
+    ) -> Self:
+        """Load a checkpoint of the zoo.
+
+        Args:
+            name: As `hastezoo list` shows.
+            device: auto, cpu, cuda, cuda:1, mps.
+            dtype: Of the network: float32, bfloat16, float16. The solver's state stays float64.
+            weights: A file of your own for the card's architecture, instead of the card's.
+            compile: Run the network through torch.compile.
+
+        Raises:
+            UserError: If the name, device or dtype is not to be had, or the weights do not verify.
+        """
+        card = find_card(name)
+        path = Path(weights) if weights is not None else resolve(card)
+        network, metadata = load_model(path)
+        if metadata["architecture"] != card.architecture:
+            raise UserError(f"{path} holds a {metadata['architecture']}, but {name} is a {card.architecture}")
+        return cls(
+            network,
+            card,
+            device=find_device(device),
+            dtype=find_dtype(dtype),
+            weights_sha256=sha256_of(path),
+            compile=compile,
+        )
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of what the network sees."""
+        return (self.config.in_channels, *self.config.size)
+
+    def protocol(self, name: str | None = None, **overrides: Any) -> Protocol:
+        """The card's default protocol, or a named one, with some settings replaced.
+
+        Raises:
+            UserError: If the name, a key or a value is not valid.
+        """
+        return make_protocol(name or self.card.protocol, overrides)
+
+    def labels(self, classes: Classes, seeds: Sequence[int]) -> list[int]:
+        """One label per seed: the class asked for (one is broadcast), or drawn from the seed.
+
+        Raises:
+            UserError: If a class is unknown or the counts do not match.
+        """
+        if classes is None:
+            return [label_of_seed(seed, self.config.num_classes) for seed in seeds]
+        asked = [classes] if isinstance(classes, int | str) else list(classes)
+        labels = [find_label(one, self.names) for one in asked]
+        if len(labels) not in (1, len(seeds)):
+            raise UserError(f"{len(labels)} classes do not pair with {len(seeds)} seeds; give one, or as many")
+        return labels * len(seeds) if len(labels) == 1 else labels
+
+    def __call__(
+        self,
+        classes: Classes = None,
+        seeds: int | Sequence[int] | None = None,
+        *,
+        batch_size: int | str = "auto",
+        callback: solvers.Callback | None = None,
+        protocol: str | Protocol | None = None,
+        **overrides: Any,
+    ) -> Output:
+        """Draw images. Classes and seeds are zipped; one value is broadcast.
+
+        Args:
+            classes: Numbers or names; None draws each label from its seed.
+            seeds: One per image; by default 0, or 0, 1, 2, ... for several classes.
+            batch_size: Images at a time, or "auto".
+            callback: Called after every solver step; raise `solvers.Cancelled` to stop.
+            protocol: A named protocol or a whole one, instead of the card's.
+            **overrides: Settings of the Protocol, such as steps=50, cfg=1.5, solver="heun".
+
+        Raises:
+            UserError: If a class, seed or setting is not valid.
+            Cancelled: If the callback raised it.
+        """
+        several = isinstance(classes, Sequence) and not isinstance(classes, str)
+        if seeds is None:
+            seeds = list(range(len(classes))) if several else [0]  # type: ignore[arg-type]
+        elif isinstance(seeds, int):
+            seeds = [seeds] * (len(classes) if several else 1)  # type: ignore[arg-type]
+        seeds = [int(seed) for seed in seeds]
+        settings = protocol if isinstance(protocol, Protocol) and not overrides else self._settings(protocol, overrides)
+        began = time.perf_counter()
+        batches = list(self.stream(self.labels(classes, seeds), seeds, settings, batch_size, callback))
+        return Output(
+            pixels=np.concatenate([batch.pixels for batch in batches]),
+            labels=[label for batch in batches for label in batch.labels],
+            seeds=seeds,
+            protocol=settings,
+            evaluations=max(batch.evaluations for batch in batches),
+            passes=max(batch.passes for batch in batches),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _settings(self, protocol: str | Protocol | None, overrides: dict[str, Any]) -> Protocol:
+        if isinstance(protocol, Protocol):
+            return _validated({**protocol.model_dump(), **overrides})
+        return self.protocol(protocol, **overrides)
+
+    def stream(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int],
+        protocol: Protocol,
+        batch_size: int | str = "auto",
+        callback: solvers.Callback | None = None,
+    ) -> Iterator[Batch]:
+        """Draw images batch by batch, so that memory stays bounded whatever their number."""
+        if not seeds:
+            raise UserError("no seeds: name at least one image")
+        size = self.batch_size(batch_size)
+        for first in range(0, len(seeds), size):
+            yield self.draw(labels[first : first + size], seeds[first : first + size], protocol, callback)
+
+    def batch_size(self, asked: int | str) -> int:
+        """A number as it is; "auto" as what fits the memory."""
+        if asked == "auto":
+            return fitting_batch_size(self.network, self.config, self.device, self.dtype)
+        if not str(asked).isdecimal() or int(asked) < 1:
+            raise UserError(f"batch size {asked!r} is neither a number of at least 1 nor auto")
+        return int(asked)
+
+    @torch.inference_mode()
+    def draw(
+        self, labels: Sequence[int], seeds: Sequence[int], protocol: Protocol, callback: solvers.Callback | None = None
+    ) -> Batch:
+        """Draw one batch.
+
+        Raises:
+            UserError: If a seed is invalid, the memory does not suffice or the network returns NaN.
+            Cancelled: If the callback raised it.
+        """
+        try:
+            source = NoiseSource(seeds)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        model = _CountedModel(self.network, self.dtype)
+        try:
+            state = self._integrate(model, labels, source, protocol, callback)
+        except torch.OutOfMemoryError:
+            raise UserError(f"a batch of {len(seeds)} does not fit the memory of {self.device}; lower it") from None
+        if not bool(torch.isfinite(state).all()):
+            raise UserError(f"{self.card.name} returned NaN or infinity in {self.dtype}; try another dtype or solver")
+        pixels = to_bytes(self.autoencoder.decode(state), protocol.rounding).cpu().numpy()
+        return Batch(pixels, list(labels), list(seeds), model.calls, model.rows // len(seeds))
+
+    def _integrate(
+        self,
+        model: _CountedModel,
+        labels: Sequence[int],
+        source: NoiseSource,
+        protocol: Protocol,
+        callback: solvers.Callback | None,
+    ) -> Tensor:
+        condition = torch.tensor(labels, dtype=torch.int64, device=self.device)
+        null = torch.full((1,), self.config.num_classes, dtype=torch.int64, device=self.device)
+        velocity = guided(
+            model, condition, null, scale=protocol.cfg, interval=protocol.interval, channels=protocol.channels
+        )
+        shape = (len(labels), *self.sample_shape)
+        return solvers.integrate(
+            protocol.solver,
+            velocity,
+            source.initial(shape).to(self.device),
+            steps=protocol.steps,
+            interpolant=self.path,
+            noise=source,
+            diffusion=solvers.Diffusion(protocol.diffusion, protocol.diffusion_norm),
+            last_step=protocol.last_step,
+            last_step_size=protocol.last_step_size,
+            start=protocol.start,
+            callback=callback,
+            rtol=protocol.rtol,
+            atol=protocol.atol,
+        )
+
+
+def make_protocol(name: str, overrides: dict[str, Any]) -> Protocol:
+    """A named protocol with some settings replaced.
+
+    Raises:
+        UserError: If the name, a key or a value is not valid.
+    """
+    return _validated({**find_protocol(name).model_dump(), **overrides})
+
+
+def _validated(values: dict[str, Any]) -> Protocol:
+    try:
+        return Protocol.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, Protocol)) from None

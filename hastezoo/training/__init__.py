@@ -1,0 +1,1 @@
+"""One training loop; what varies (data, objective, hooks) comes in as arguments."""

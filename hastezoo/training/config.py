@@ -1,0 +1,146 @@
+"""What a recipe says, typed. Precedence: recipe < file < command line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hastezoo.errors import UserError, explain
+from hastezoo.files import write_json
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OptimizerConfig(_Strict):
+    """AdamW; the defaults are REPA's and HASTE's. `warmup_steps` raises the rate linearly from 0."""
+
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    eps: float = Field(1e-8, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+
+
+class TrainConfig(_Strict):
+    """The settings of the loop.
+
+    Attributes:
+        seed: Decides initial weights, sample order, times, noise and label dropout.
+        steps: Optimizer steps.
+        batch_size: Of all processes together.
+        ema_decay: Per step.
+        clip: Largest gradient norm; None for no clipping.
+        precision: fp32, or bf16 autocast with float32 losses.
+        label_dropout: Share of labels replaced by the null label.
+        log_every, sample_every, checkpoint_every: In steps; sample_every 0 for none.
+        keep: Checkpoints kept.
+    """
+
+    seed: int = Field(0, ge=0)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(256, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    clip: float | None = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    label_dropout: float = Field(0.1, ge=0, lt=1)
+    log_every: int = Field(50, ge=1)
+    sample_every: int = Field(1000, ge=0)
+    checkpoint_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+# What may change when a run is resumed: it ends elsewhere or reports differently, but takes the same steps.
+FREE_ON_RESUME = ("train.steps", "train.log_every", "train.sample_every", "train.checkpoint_every", "train.keep")
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def configure(recipe: Config, file: Path | None = None, settings: Iterable[str] = ()) -> Config:
+    """A recipe's configuration with a file's values over it, and the command line's over those.
+
+    Args:
+        recipe: The recipe's own values.
+        file: TOML or JSON with some of the keys.
+        settings: `key.subkey=value`, the value in TOML's notation or a bare string.
+
+    Raises:
+        UserError: If the file cannot be read, or a key or value is not valid.
+    """
+    values = recipe.model_dump()
+    if file is not None:
+        _merge(values, _read(file))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set takes key=value, not {setting!r}")
+        nested: Any = _parse(text)
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        _merge(values, nested)
+    try:
+        return type(recipe).model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, type(recipe))) from None
+
+
+def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def _parse(text: str) -> Any:
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{file} is neither valid TOML nor JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} must hold a table of settings")
+    return values
+
+
+def claim_run(out: Path, config: BaseModel) -> None:
+    """Make `out` the folder of a run with these settings, which are written into its config.json.
+
+    Raises:
+        UserError: If the folder cannot be written, or holds a run with other settings.
+    """
+    path = out / "config.json"
+    try:
+        if path.exists():
+            _compare(_read(path), config.model_dump(mode="json"), out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, config.model_dump(mode="json"))
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another --out") from None
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], out: Path, place: str = "") -> None:
+    for key in sorted(before.keys() | now.keys()):
+        old, new, name = before.get(key), now.get(key), f"{place}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            _compare(old, new, out, f"{name}.")
+        elif old != new and name not in FREE_ON_RESUME:
+            raise UserError(f"{out} holds a run with {name} = {old}, not {new}; give another --out, or --fresh")

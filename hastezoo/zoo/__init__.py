@@ -1,0 +1,1 @@
+"""What exists and where its weights are. Reading cards loads no torch."""

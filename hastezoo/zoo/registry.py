@@ -1,0 +1,95 @@
+"""Finds cards and protocols: the package's, and the user's in `HASTEZOO_HOME/cards`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tomllib
+import warnings
+from pathlib import Path
+
+import platformdirs
+from pydantic import ValidationError
+
+from hastezoo.errors import UserError, explain, nearest
+from hastezoo.sampling.protocol import Protocol
+from hastezoo.zoo.card import Card
+
+ZOO = Path(__file__).parent
+DEFAULT_CHECKPOINT = "sit-ti-digits"
+
+
+def home() -> Path:
+    """The user's store: `HASTEZOO_HOME`, or the platform's cache folder."""
+    return Path(os.environ.get("HASTEZOO_HOME") or platformdirs.user_cache_dir("hastezoo", appauthor=False))
+
+
+def read_card(path: Path, weights_folder: Path) -> Card:
+    """Read one card.
+
+    Raises:
+        UserError: If the file is no valid card.
+    """
+    try:
+        card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise UserError(explain(error, Card, f"card {path}")) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"card {path} cannot be read: {error}") from None
+    card._folder = weights_folder
+    return card
+
+
+@functools.cache
+def package_cards() -> dict[str, Card]:
+    """The cards that ship with the package, by name."""
+    cards = (read_card(path, ZOO / "embedded") for path in sorted((ZOO / "cards").glob("*.toml")))
+    return {card.name: card for card in cards}
+
+
+def list_cards() -> list[Card]:
+    """Every known card. A user's card that is broken, or takes a name of the package, is passed over with a warning."""
+    cards = dict(package_cards())
+    for path in sorted((home() / "cards").glob("*.toml")):
+        try:
+            card = read_card(path, path.parent)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if card.name in cards:
+            warnings.warn(f"card {path} is ignored: the name {card.name!r} is taken", stacklevel=2)
+        else:
+            cards[card.name] = card
+    return list(cards.values())
+
+
+def find_card(name: str) -> Card:
+    """The card of that name.
+
+    Raises:
+        UserError: If there is none; it names the nearest.
+    """
+    cards = {card.name: card for card in list_cards()}
+    if name not in cards:
+        near = nearest(name, cards) or list(cards)[:3]
+        raise UserError(f"unknown model {name!r}; nearest: {', '.join(near)} (`hastezoo list` shows all)")
+    return cards[name]
+
+
+@functools.cache
+def protocols() -> dict[str, Protocol]:
+    """The named protocols."""
+    table = tomllib.loads((ZOO / "protocols.toml").read_text(encoding="utf-8"))
+    return {name: Protocol.model_validate(values) for name, values in table.items()}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UserError: If there is none; it names the nearest.
+    """
+    if name not in protocols():
+        near = nearest(name, protocols()) or list(protocols())
+        raise UserError(f"unknown protocol {name!r}; nearest: {', '.join(near)}")
+    return protocols()[name]
