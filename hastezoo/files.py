@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,8 +34,10 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under `path`, whole or not at all."""
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write JSON under `path`, whole or not at all; a list of numbers takes one line."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = re.sub(r"\[\n[-+\d.,e\s]+\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
+    atomic_write(path, (text + "\n").encode())
 
 
 def remove_partials(folder: Path) -> None:

@@ -41,7 +41,7 @@ class DigitsConfig(BaseModel):
     architecture: str = "sit_ti_2"
     model: dict[str, Any] = {"input_size": 8, "in_channels": 1, "num_classes": 10}
     train: TrainConfig = TrainConfig(
-        steps=12_000,
+        steps=4_000,
         batch_size=64,
         optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.01, warmup_steps=200),
         ema_decay=0.999,

@@ -11,7 +11,7 @@ from hastezoo.zoo.card import Card, Result
 
 
 def _quality(result: Result | None) -> str:
-    return f"{result.metric} {result.value:g}" if result else "-"
+    return f"{result.short or result.metric} {result.value:g}" if result else "-"
 
 
 def _row(card: Card) -> dict[str, object]:

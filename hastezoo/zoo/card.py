@@ -43,10 +43,12 @@ class Result(_Strict):
     """One number, and where it is from.
 
     Attributes:
+        short: The metric's name in tables.
         kind: `measured` by `source`, a command of this repository, or `reported` by `source`, a publication.
     """
 
     metric: str
+    short: str = ""
     value: float
     kind: Literal["measured", "reported"]
     source: str

@@ -1,0 +1,40 @@
+# `make sample` and `make test` need nothing but Python 3.11+ (PYTHON= chooses it). They make an environment in .venv;
+# an active virtual environment is used as it is.
+PYTHON ?= python3
+ifdef VIRTUAL_ENV
+ENV := $(VIRTUAL_ENV)
+else
+ENV := .venv
+endif
+BIN := $(ENV)/bin
+BASE := $(ENV)/.hastezoo-base
+DEV := $(ENV)/.hastezoo-dev
+
+.PHONY: sample test lint clean
+
+sample: $(BASE)
+	$(BIN)/hastezoo sample -n 5 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --out outputs/first --trajectory
+
+test: $(DEV) lint
+	$(BIN)/python -m pytest -q
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache outputs
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'hastezoo needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(ENV)
+
+$(BASE): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@ $(BASE)

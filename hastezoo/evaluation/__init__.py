@@ -1,0 +1,1 @@
+"""How good images are: statistics of features, and metrics from statistics."""

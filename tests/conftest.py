@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Outputs of the reference implementations lie beside the checkout; tests that use them skip where they are absent.
+GOLDEN = Path(os.environ.get("HASTEZOO_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def golden() -> Any:
+    """Loads a golden file: `golden("samplers")`."""
+    from safetensors.torch import load_file
+
+    def load(name: str) -> dict[str, Any]:
+        path = GOLDEN / f"{name}.safetensors"
+        if not path.exists():
+            pytest.skip(f"no {path}")
+        return load_file(str(path))
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a store of its own, so that the user's cards do not reach it."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HASTEZOO_HOME", str(home))
+    return home
