@@ -310,6 +310,7 @@ class Pipeline:
             callback=callback,
             rtol=protocol.rtol,
             atol=protocol.atol,
+            jumps=protocol.interval if protocol.cfg != 1 else (),
         )
 
 

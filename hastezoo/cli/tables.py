@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def _console() -> Console:
@@ -20,7 +21,7 @@ def print_table(rows: Sequence[dict[str, object]], right: Sequence[str] = ()) ->
     for key in rows[0]:
         table.add_column(key, justify="right" if key in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))
     _console().print(table)
 
 
@@ -30,5 +31,5 @@ def print_facts(facts: dict[str, object]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))  # not markup: values have brackets of their own
     _console().print(table)

@@ -42,8 +42,8 @@ class Protocol(BaseModel):
     last_step: LastStep = "mean"
     last_step_size: float = Field(0.04, gt=0, lt=1)
     start: float = Field(1.0, gt=0, le=1)
-    rtol: float = Field(1e-5, gt=0)
-    atol: float = Field(1e-5, gt=0)
+    rtol: float = Field(1e-6, gt=0)
+    atol: float = Field(1e-6, gt=0)
     labels: Literal["random", "balanced"] = "random"
     rounding: Literal["truncate", "nearest"] = "truncate"
     count: int | None = Field(None, ge=1)

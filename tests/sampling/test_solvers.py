@@ -103,6 +103,21 @@ def test_dopri5_is_as_exact_as_asked() -> None:
     assert errors[0] < 5e-2 and errors[1] < 2e-6
 
 
+def test_dopri5_stops_at_a_jump() -> None:
+    """dx/dt = 1 above t = 0.3 and 3 below: the exact end is x - 0.7 - 0.9, reached in a handful of steps."""
+    evaluated: list[float] = []
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        evaluated.append(t)
+        return torch.full_like(x, 3.0 if t <= 0.3 else 1.0)
+
+    x = solvers.integrate("dopri5", velocity, torch.ones(1, 1), steps=1, interpolant=Linear(), jumps=(0.0, 0.3))
+    assert float(x) == pytest.approx(1 - 0.7 - 0.9, abs=1e-12)
+    with_jump, evaluated = len(evaluated), []
+    solvers.integrate("dopri5", velocity, torch.ones(1, 1), steps=1, interpolant=Linear())
+    assert with_jump < len(evaluated)
+
+
 def golden_velocity(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
     slope = (0.2 + labels.double() / 1000).view(-1, 1, 1, 1)
     t = t.view(-1, 1, 1, 1)
