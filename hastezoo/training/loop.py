@@ -68,6 +68,97 @@ class Outcome:
     seconds: float
 
 
+class _Run:
+    """What changes while a run goes on: parameters, EMA, optimizer and the number of the step."""
+
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, out: Path, processes: Processes):
+        self.objective, self.config, self.processes = objective, config, processes
+        self.model = model.to(processes.device)
+        self.ema = Ema(self.model, config.ema_decay)
+        adamw = config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=adamw.lr, betas=adamw.betas, eps=adamw.eps, weight_decay=adamw.weight_decay
+        )
+        self.checkpoints = Checkpoints(out / "checkpoints", config.keep)
+        self.step = self.saved = self._restore()
+        self.metrics = JsonLines(out / "metrics.jsonl", self.step) if processes.main else None
+        self.began = time.perf_counter()
+        self.window: list[Tensor] = []  # losses since the last report
+        self.loss, self.grad_norm = Loss(torch.zeros(())), torch.zeros(())
+        self.wrapped: nn.Module = self.model
+        if processes.count > 1:
+            devices = [processes.device] if processes.device.type == "cuda" else None
+            self.wrapped = DistributedDataParallel(self.model, device_ids=devices)
+
+    def _restore(self) -> int:
+        """Put a run back where its newest checkpoint was; its step, or 0 for a new run."""
+        state = self.checkpoints.load_latest()
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+    def advance(self, data: Tensor, condition: Tensor, shape: tuple[int, ...]) -> None:
+        """One optimizer step on this process' part of the batch."""
+        config, processes, device = self.config, self.processes, self.processes.device
+        draws = draw(
+            config.seed, self.step, config.batch_size, shape, config.label_dropout,
+            rank=processes.rank, processes=processes.count,
+        ).to(device)  # fmt: skip
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            self.loss = self.objective(self.wrapped, data.to(device), condition.to(device), draws)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss.total.backward()
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.optimizer.lr * min(1.0, (self.step + 1) / max(1, config.optimizer.warmup_steps))
+        self.optimizer.step()
+        self.ema.update(self.model)
+        self.step += 1
+        self.window.append(self.loss.total.detach())
+
+    def check_finite(self) -> None:
+        """Stop before anything that is not finite is reported or saved.
+
+        Raises:
+            UserError: If a loss since the last report, or the gradient, is not finite.
+        """
+        health = torch.stack([*self.window, self.loss.total.detach(), self.grad_norm]).sum()
+        if not bool(torch.isfinite(self.processes.mean(health))):
+            terms = ", ".join(f"{name} {float(value):g}" for name, value in self.loss.terms.items())
+            kept = f"the checkpoint of step {self.saved} is good" if self.saved else "nothing was saved yet"
+            raise UserError(
+                f"the loss or its gradient is not finite by step {self.step} ({terms}); {kept}. "
+                "Lower optimizer.lr, or use precision fp32"
+            )
+
+    def report(self) -> float:
+        """Write a line of metrics; the mean loss since the last."""
+        mean = float(self.processes.mean(torch.stack(self.window).mean()))
+        self.window.clear()
+        if self.metrics is not None:
+            self.metrics.log(
+                step=self.step,
+                loss=mean,
+                **{name: float(value) for name, value in self.loss.terms.items()},
+                grad_norm=float(self.grad_norm),
+                lr=self.optimizer.param_groups[0]["lr"],
+                seconds=round(time.perf_counter() - self.began, 2),
+            )
+        return mean
+
+    def save(self) -> None:
+        """Write a checkpoint; every process waits until it is safe."""
+        if self.processes.main:
+            parts: dict[str, Any] = {"model": self.model, "ema": self.ema.model, "optimizer": self.optimizer}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            self.checkpoints.save(self.step, {"step": self.step, **states})
+        self.processes.wait()
+        self.saved = self.step
+
+
 def train(
     model: nn.Module,
     objective: Objective,
@@ -92,107 +183,40 @@ def train(
         quiet: No progress on the terminal.
 
     Raises:
-        UserError: If the loss is not finite; the last checkpoint stays.
+        UserError: If the loss is not finite (the last checkpoint stays), or the batch does not divide over the
+            processes.
     """
-    device, began = processes.device, time.perf_counter()
-    model = model.to(device)
-    ema = Ema(model, config.ema_decay)
-    settings = config.optimizer
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-    )
-    checkpoints = Checkpoints(out / "checkpoints", config.keep)
-    start = _restore(checkpoints, model, ema, optimizer)
-    saved = start
-    wrapped = (
-        model
-        if processes.count == 1
-        else DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    )
-
-    def save(step: int) -> int:
-        state = {
-            "step": step,
-            "model": model.state_dict(),
-            "ema": ema.model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        if processes.main:
-            checkpoints.save(step, state)
-        processes.wait()
-        return step
-
+    if config.batch_size % processes.count:
+        raise UserError(f"batch_size {config.batch_size} does not divide over {processes.count} processes")
+    run = _Run(model, objective, config, out, processes)
     order = StepOrder(
-        len(samples), config.batch_size, config.seed, start, config.steps, processes.rank, processes.count
+        len(samples), config.batch_size, config.seed, run.step, config.steps, processes.rank, processes.count
     )
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(samples, batch_sampler=order, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
-    metrics = JsonLines(out / "metrics.jsonl", start) if processes.main else None
-    window: list[Tensor] = []
-    step = start
-    with _stop_signals() as stop, TrainingBar(start, config.steps, quiet=quiet or not processes.main) as bar:
+    loader: DataLoader[Any] = DataLoader(samples, batch_sampler=order, collate_fn=_as_it_is)  # type: ignore[arg-type]
+    with _stop_signals() as stop, TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar:
         for data, condition in loader:
-            draws = draw(
-                config.seed,
-                step,
-                config.batch_size,
-                samples.shape,
-                config.label_dropout,
-                rank=processes.rank,
-                processes=processes.count,
-            ).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = objective(wrapped, data.to(device), condition.to(device), draws)
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-            optimizer.step()
-            ema.update(model)
-            step += 1
-            window.append(loss.total.detach())
-            logging = step % config.log_every == 0 or step == config.steps
-            if logging:
-                mean = float(processes.mean(torch.stack(window).mean()))
-                window.clear()
-                if not math.isfinite(mean):
-                    raise UserError(
-                        f"the loss became {mean} by step {step}; the checkpoint of step {saved} is good. "
-                        "Lower optimizer.lr or use precision fp32"
-                    )
-                if metrics is not None:
-                    terms = {name: float(value) for name, value in loss.terms.items()}
-                    metrics.log(
-                        step=step,
-                        loss=mean,
-                        grad_norm=float(norm),
-                        lr=optimizer.param_groups[0]["lr"],
-                        seconds=round(time.perf_counter() - began, 2),
-                        **terms,
-                    )
-            bar.update(step, mean if logging else None)
+            run.advance(data, condition, samples.shape)
+            last = run.step == config.steps
+            reporting = last or run.step % config.log_every == 0
             # Several processes agree on stopping where they meet anyway, not at every step.
-            stopping = processes.any(stop.is_set()) if processes.count == 1 or logging else False
-            if stopping or step % config.checkpoint_every == 0 or step == config.steps:
-                saved = save(step)
-            if processes.main:
-                for hook in hooks:
-                    if hook.every and (step % hook.every == 0 or step == config.steps):
-                        hook.call(step, ema.model)
+            stopping = processes.any(stop.is_set()) if processes.count == 1 or reporting else False
+            saving = last or stopping or run.step % config.checkpoint_every == 0
+            if reporting or saving:
+                run.check_finite()
+            bar.update(run.step, run.report() if reporting else None)
+            if saving:
+                run.save()
+            for hook in hooks if processes.main else ():
+                if hook.every and (last or run.step % hook.every == 0):
+                    hook.call(run.step, run.ema.model)
             if stopping:
                 break
-    return Outcome(ema.model, step, step >= config.steps, time.perf_counter() - began)
+    return Outcome(run.ema.model, run.step, run.step >= config.steps, time.perf_counter() - run.began)
 
 
-def _restore(checkpoints: Checkpoints, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
-    """Put a run back where its newest checkpoint was; its step, or 0 for a new run."""
-    state = checkpoints.load_latest()
-    if state is None:
-        return 0
-    model.load_state_dict(state["model"])
-    ema.model.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+def _as_it_is(batch: Any) -> Any:
+    """Collate nothing: `__getitems__` hands out whole batches."""
+    return batch
 
 
 @contextmanager

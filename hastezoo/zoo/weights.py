@@ -62,7 +62,20 @@ def save_model(path: Path, model: nn.Module, architecture: str, **facts: Any) ->
     metadata = {"format": FORMAT, "architecture": architecture, "config": json.dumps(asdict(model.config))}  # type: ignore[call-overload]
     metadata |= {key: json.dumps(value) for key, value in facts.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_write(path, save(tensors, metadata))
+    atomic_write(path, _sorted_header(save(tensors, metadata)))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with its metadata in alphabetical order: safetensors writes them in a random one.
+
+    So the same tensors and facts give the same sha256.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -1,0 +1,73 @@
+"""The denoising loss and the randomness of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hastezoo.sampling.interpolants import Cosine, Linear
+from hastezoo.training.objective import Denoising, Draws, draw
+
+
+class Recorder(torch.nn.Module):
+    """Returns half its input and remembers what it was called with."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        self.seen = (x, t, condition)
+        return x / 2
+
+
+def test_golden_denoising(golden: Any) -> None:
+    tensors = golden("losses")
+    x_t, t, images, velocity = (tensors[name] for name in ("x_t", "t", "images", "velocity"))
+    share = t.view(-1, 1, 1, 1)
+    noise = (x_t - (1 - share) * images) / share
+
+    class Answer(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            assert (x - x_t).abs().max() < 1e-5
+            return velocity
+
+    draws = Draws(t, noise, torch.zeros(2, dtype=torch.bool))
+    loss = Denoising(Linear(), 10).per_sample(Answer(), images, torch.zeros(2, dtype=torch.int64), draws)
+    assert (loss - tensors["denoising"]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine()])
+def test_against_the_formula_sample_by_sample(path: Any) -> None:
+    torch.manual_seed(0)
+    data, labels = torch.randn(4, 1, 2, 2, dtype=torch.float64), torch.arange(4)
+    draws = Draws(torch.rand(4, dtype=torch.float64), torch.randn_like(data), torch.tensor([True, False, False, True]))
+    model = Recorder()
+    loss = Denoising(path, null_label=9)(model, data, labels, draws)
+    total = 0.0
+    for x0, eps, t in zip(data, draws.noise, draws.t, strict=True):
+        x = path.alpha(t) * x0 + path.sigma(t) * eps
+        target = path.alpha_dot(t) * x0 + path.sigma_dot(t) * eps
+        total += float(((x / 2 - target) ** 2).mean()) / 4
+    assert float(loss.total) == pytest.approx(total, rel=1e-6)
+    assert model.seen[2].tolist() == [9, 1, 2, 9] and torch.equal(model.seen[1], draws.t)
+    assert float(loss.terms["denoising"]) == float(loss.total)
+
+
+def test_draws_are_a_function_of_seed_and_step_and_shared_out_by_rows() -> None:
+    whole = draw(1, 7, 8, (2, 3), 0.5)
+    parts = [draw(1, 7, 8, (2, 3), 0.5, rank=rank, processes=4) for rank in range(4)]
+    for name in ("t", "noise", "dropped"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    assert not torch.equal(draw(1, 8, 8, (2, 3), 0.5).noise, whole.noise)
+    assert not torch.equal(draw(2, 7, 8, (2, 3), 0.5).noise, whole.noise)
+
+
+def test_draws_have_the_stated_laws() -> None:
+    many = draw(0, 0, 40_000, (2,), 0.1)
+    assert float(many.t.mean()) == pytest.approx(0.5, abs=0.01) and float(many.t.var()) == pytest.approx(
+        1 / 12, abs=0.01
+    )
+    assert float(many.dropped.float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert float(many.noise.std()) == pytest.approx(1, abs=0.01) and abs(float(many.noise.mean())) < 0.01
+    assert abs(float(torch.corrcoef(torch.stack([many.t, many.noise[:, 0]]))[0, 1])) < 0.02
+    assert not draw(0, 0, 1000, (1,), 0.0).dropped.any()

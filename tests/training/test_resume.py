@@ -1,0 +1,199 @@
+"""2N steps equal N, stop, resume, N: parameters, EMA and optimizer, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hastezoo.errors import UserError
+from hastezoo.recipes.digits import DigitsConfig, run
+from hastezoo.training.checkpoints import Checkpoints
+from hastezoo.training.config import configure
+
+# 1437 digits in batches of 200: 7.185 steps an epoch, so every stop below is in the middle of one.
+SMALL = [
+    "model.depth=2", "model.width=32", "model.heads=2", "train.batch_size=200", "train.ema_decay=0.9",
+    "train.sample_every=0", "train.log_every=2", "train.checkpoint_every=5", "train.optimizer.warmup_steps=6",
+]  # fmt: skip
+
+
+def small(*settings: str) -> DigitsConfig:
+    return configure(DigitsConfig(), None, [*SMALL, *settings])
+
+
+def train(out: Path, steps: int, *settings: str) -> dict[str, Any]:
+    run("sit-ti-digits", small(f"train.steps={steps}", *settings), out, device="cpu", quiet=True)
+    return final(out)
+
+
+def final(out: Path) -> dict[str, Any]:
+    state = Checkpoints(out / "checkpoints").load_latest()
+    assert state is not None
+    return state
+
+
+def assert_same(a: Any, b: Any, place: str = "state") -> None:
+    assert type(a) is type(b), place
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), place
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{place}.{index}")
+    else:
+        assert a == b, place
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty steps in one go."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    train(out, 20)
+    return out
+
+
+@pytest.mark.parametrize("stop", [10, 13])
+def test_stop_and_resume(unbroken: Path, tmp_path: Path, stop: int) -> None:
+    train(tmp_path / "run", stop)
+    assert_same(train(tmp_path / "run", 20), final(unbroken))
+    weights = [path / "sit-ti-digits.safetensors" for path in (tmp_path / "run", unbroken)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps)) and steps[-1] == 20
+
+
+def command(out: Path, steps: int) -> list[str]:
+    settings = [part for setting in [*SMALL, f"train.steps={steps}"] for part in ("--set", setting)]
+    return [sys.executable, "-m", "hastezoo.recipes.digits", "--out", str(out), "--device", "cpu", "--quiet", *settings]
+
+
+def wait_for(condition: Any, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_signals(unbroken: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGKILL goes on from the last checkpoint; SIGINT and SIGTERM write one and say so by the exit code."""
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(out, 100_000))
+    wait_for(lambda: (out / "checkpoints" / "step-00000010.pt").exists(), process)
+    process.send_signal(number)
+    assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    stopped = final(out)["step"]
+    assert stopped >= 10 and (number == signal.SIGKILL or stopped != 100_000)
+    target = stopped + 7
+    assert_same(train(out, target), train(tmp_path / "whole", target))
+    assert not list(out.rglob("*.partial"))
+
+
+def test_running_a_finished_run_again_changes_nothing(unbroken: Path) -> None:
+    before = final(unbroken)
+    metrics = (unbroken / "metrics.jsonl").read_bytes()
+    assert_same(train(unbroken, 20), before)
+    assert (unbroken / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_the_seed_matters_and_nothing_else_does(unbroken: Path, tmp_path: Path) -> None:
+    torch.manual_seed(12345)
+    assert_same(train(tmp_path / "same", 20), final(unbroken))
+    other = train(tmp_path / "other", 20, "train.seed=1")
+    assert not torch.equal(
+        other["model"]["blocks.0.attn.qkv.weight"], final(unbroken)["model"]["blocks.0.attn.qkv.weight"]
+    )
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    train(tmp_path / "run", 60, "train.log_every=10")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert set(rows[0]) == {"step", "loss", "denoising", "grad_norm", "lr", "seconds"}
+
+
+def test_warmup_raises_the_rate_linearly(unbroken: Path) -> None:
+    rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    rate = DigitsConfig().train.optimizer.lr
+    assert [row["lr"] / rate for row in rows[:4]] == pytest.approx([2 / 6, 4 / 6, 1, 1])
+
+
+def test_ema_follows_the_parameters(tmp_path: Path) -> None:
+    """One step from equal weights: ema = w0 + (1 - decay) (w1 - w0)."""
+    state = train(tmp_path / "run", 1)
+    config = small("train.steps=1")
+    torch.manual_seed(config.train.seed)
+    from hastezoo.models.registry import create_model
+
+    start = create_model(config.architecture, **config.model).state_dict()
+    for name, ema in state["ema"].items():
+        wanted = start[name] + 0.1 * (state["model"][name] - start[name])
+        assert (ema - wanted).abs().max() < 1e-7, name
+
+
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(out, 10)
+    newest = Checkpoints(out / "checkpoints").paths()[0]
+    assert newest.name == "step-00000010.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"step-00000010\.pt cannot be read"):
+        assert final(out)["step"] == 5
+
+
+def test_only_the_last_checkpoints_are_kept(unbroken: Path) -> None:
+    assert [path.name for path in Checkpoints(unbroken / "checkpoints").paths()] == [
+        "step-00000020.pt",
+        "step-00000015.pt",
+    ]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_good(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not finite by step"):
+        train(
+            tmp_path / "run",
+            40,
+            "train.optimizer.lr=1e15",
+            "train.optimizer.warmup_steps=0",
+            "train.checkpoint_every=1",
+        )
+    state = final(tmp_path / "run")
+    assert state["step"] >= 1 and all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    state = train(tmp_path / "run", 3, "train.precision=bf16")
+    assert {value.dtype for value in state["model"].values()} == {torch.float32}
+
+
+def test_two_processes_take_the_steps_of_one(unbroken: Path, tmp_path: Path) -> None:
+    """DDP over gloo: the same run up to the order of a sum, and resumable by one process."""
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *command(out, 12)[1:]], check=True, timeout=180, env=environment, capture_output=True)
+    resumed, whole = train(out, 20), final(unbroken)
+    for kind in ("model", "ema"):
+        for name, value in whole[kind].items():
+            assert (resumed[kind][name] - value).abs().max() < 2e-5, f"{kind}.{name}"
+
+
+def test_sample_grids_are_drawn_on_the_way(tmp_path: Path) -> None:
+    train(tmp_path / "run", 2, "train.sample_every=1")
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == [
+        "step-00000001.png",
+        "step-00000002.png",
+    ]
