@@ -9,17 +9,15 @@ pixels (0..16). Writes benchmarks/results/digits_quality_MODEL.json and a pictur
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from dated import RESULTS, date_and_device
 
-RESULTS = Path(__file__).parent / "results"
 GUIDED = 1000
 UNGUIDED = 1797
 BOOTSTRAPS = 50
@@ -123,20 +121,6 @@ def draw(arrays: dict[str, np.ndarray], path: Path) -> None:
     axis.set_ylabel("density")
     axis.legend()
     figure.savefig(path, dpi=110)
-
-
-def date_and_device() -> dict[str, Any]:
-    """What every result is dated with."""
-    import torch
-
-    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu}, {torch.get_num_threads()} threads"
-    return {"date": datetime.date.today().isoformat(), "device": device, "torch": torch.__version__}
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 @click.command()

@@ -31,6 +31,7 @@ FROM_FILE = (
     "steps",
     "cfg",
     "interval",
+    "channels",
     "diffusion",
     "last_step",
     "start",
@@ -76,7 +77,7 @@ def _seeds(options: dict[str, Any]) -> list[int]:
 
 def _overrides(options: dict[str, Any]) -> dict[str, Any]:
     """The settings of the protocol that were given."""
-    keys = ("solver", "steps", "cfg", "interval", "diffusion", "last_step", "start")
+    keys = ("solver", "steps", "cfg", "interval", "channels", "diffusion", "last_step", "start")
     return {key: options[key] for key in keys if options[key] is not None}
 
 
@@ -155,6 +156,7 @@ def _default_folder(request: Request) -> Path:
 @click.option(
     "--interval", type=float, nargs=2, metavar="LOW HIGH", help="Guide only where LOW <= t <= HIGH; t = 0 is data."
 )
+@click.option("--channels", type=int, help="Guide only the first so many channels (original SiT: 3).")
 @click.option("--diffusion", help="Of the SDE solvers: linear, sigma, sbdm, constant.")
 @click.option("--last-step", help="Of the SDE solvers: mean, euler, tweedie, none.")
 @click.option("--start", type=float, help="First time, below 1 for sbdm.")
