@@ -20,7 +20,7 @@ from typing import Any
 import click
 from dated import RESULTS, date_and_device
 
-COUNT = 64
+COUNT = 128
 ROUNDS = 7
 
 
@@ -59,11 +59,11 @@ def throughput(compiled: bool) -> dict[str, Any]:
     pipelines = {"eager": Pipeline.from_pretrained()}
     if compiled:
         pipelines["compiled"] = Pipeline.from_pretrained(compile=True)
-    cases = [(kind, size) for kind in pipelines for size in (1, 16, 64)]
+    cases = [(kind, size) for kind in pipelines for size in (1, 32, 128)]
     rates: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     for turn in range(ROUNDS + 1):
         for kind, size in cases:
-            count = min(COUNT, 8 * size)
+            count = max(8, min(COUNT, 2 * size))
             began = time.perf_counter()
             pipelines[kind](seeds=range(count), batch_size=size)
             if turn:  # the first turn warms up

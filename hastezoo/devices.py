@@ -11,6 +11,9 @@ from hastezoo.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO_LIMIT = 256  # beyond this a larger batch gains nothing on any device we know
+# On a CPU, buffers beyond about this size leave the cache and are handed back to the system each time: the page faults
+# cost more than larger matrices gain (benchmarks/sampling_speed.py: a batch of 128 is slower than one of 32).
+CPU_BUFFER_BYTES = 2 << 20
 
 
 def find_device(name: str) -> torch.device:
@@ -48,7 +51,7 @@ def find_dtype(name: str) -> torch.dtype:
 
 
 def fitting_batch_size(network: Any, config: Any, device: torch.device, dtype: torch.dtype) -> int:
-    """The largest power of two, at most 256, whose guided call fits in half of the free memory.
+    """The largest power of two, at most 256, whose guided call fits in half of the free memory, and on a CPU the cache.
 
     On CUDA one call on two rows is measured; elsewhere activations are estimated from the shapes, so that the same
     machine gives the same answer, and with it the same bytes.
@@ -59,8 +62,11 @@ def fitting_batch_size(network: Any, config: Any, device: torch.device, dtype: t
     else:
         free = _free_memory()
         rows, columns = config.grid
+        token_bytes = rows * columns * config.width * torch.finfo(dtype).bits / 8
         # Held at once without gradients: tokens, their norm, q, k, v and the MLP's hidden layer before and after GELU.
-        per_row = rows * columns * config.width * (6 + 2 * config.mlp_ratio) * torch.finfo(dtype).bits / 8
+        per_row = token_bytes * (6 + 2 * config.mlp_ratio)
+        if device.type == "cpu":
+            free = min(free, int(2 * CPU_BUFFER_BYTES * per_row / (token_bytes * config.mlp_ratio)))
     fitting = max(1, int(free / 2 / (2 * per_row)))
     return min(AUTO_LIMIT, 1 << (fitting.bit_length() - 1))
 

@@ -193,7 +193,7 @@ def test_ctrl_c_and_again(elsewhere: Path) -> None:
         "hastezoo",
         "sample",
         "-n",
-        "400",
+        "160",
         "--batch-size",
         "8",
         "--device",

@@ -1,0 +1,102 @@
+"""The documents: their commands run, their links lead somewhere, their numbers are the measured ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hastezoo.cli.main import main
+from hastezoo.recipes.digits import main as train_digits
+from hastezoo.zoo.registry import ZOO, find_card, package_cards
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Code blocks of every document, with the document's name."""
+    pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    return [(path.name, block) for path in DOCUMENTS for block in pattern.findall(path.read_text())]
+
+
+def commands(start: str) -> list[str]:
+    lines = [line.split(" #")[0].strip() for _, block in blocks("bash") for line in block.splitlines()]
+    return sorted({line for line in lines if line.startswith(start)})
+
+
+@pytest.mark.parametrize("command", commands("hastezoo "))
+def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "runs" / "sit-ti-digits" / "sit-ti-digits.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.symlink_to(ZOO / "embedded" / "sit-ti-digits.safetensors")
+    arguments = shlex.split(command)[1:]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.digits"))
+def test_training_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrunken: the command's own options, then a model and a number of steps that take no time."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("[train]\nseed = 3\n")
+    small = ["train.steps=2", "model.depth=1", "model.width=16", "model.heads=1", "train.sample_every=0"]
+    arguments = [*shlex.split(command)[3:], *(part for setting in small for part in ("--set", setting)), "--quiet"]
+    result = CliRunner().invoke(train_digits, arguments)
+    assert result.exit_code == 0, result.output
+    assert list(Path("runs").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("document", "code"), blocks("python"), ids=lambda value: value if len(value) < 30 else "code")
+def test_python_runs(document: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, document, "exec"), {"__name__": "document"})
+
+
+def test_links_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+?)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def measured(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"digits_quality_{name}.json").read_text())
+    return result
+
+
+@pytest.mark.parametrize("name", package_cards())
+def test_cards_hold_what_was_measured_on_these_weights(name: str) -> None:
+    card, result = find_card(name), measured(name)
+    assert card.weights is not None and result["weights_sha256"] == card.weights.sha256
+    values = {entry.short: entry.value for entry in card.results}
+    assert values["pixel FD"] == round(result["frechet"], 1)
+    assert values["recognised"] == round(result["recognised"], 3)
+    assert values["nearest"] == round(result["nearest_training_digit"]["unguided"]["median"], 1)
+
+
+@pytest.mark.parametrize("name", package_cards())
+def test_model_card_and_readme_hold_the_measured_numbers(name: str) -> None:
+    result = measured(name)
+    near = result["nearest_training_digit"]
+    for document in ("MODEL_CARD.md", "README.md"):
+        text = (ROOT / document).read_text()
+        assert f"{100 * result['recognised']:.1f} %" in text and f"{result['frechet']:.1f}" in text
+        assert f"{result['frechet_floor']:.1f}" in text and f"{result['frechet_train_to_test']:.1f}" in text
+    text = (ROOT / "MODEL_CARD.md").read_text()
+    for kind in ("unguided", "guided", "real_test"):
+        assert "{median:.1f} ({p10:.1f}, {p90:.1f})".format(**near[kind]) in text
+    assert f"{100 * result['recognised_unguided']:.1f} %" in text
+
+
+@pytest.mark.parametrize("name", package_cards())
+def test_the_quality_that_was_promised(name: str) -> None:
+    result = measured(name)
+    assert result["recognised"] >= 0.97
+    assert result["frechet"] <= 2 * result["frechet_train_to_test"]
