@@ -13,11 +13,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hastezoo import __version__, pictures
 from hastezoo.autoencoders import to_bytes
@@ -47,14 +47,20 @@ class Request(BaseModel):
     weights: str | None = None
     weights_sha256: str
     protocol: Protocol
-    labels: list[int]
-    seeds: list[int]
-    conditions: int = 1
-    batch_size: int
+    labels: list[Annotated[int, Field(ge=0)]]
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
+    conditions: int = Field(1, ge=1)
+    batch_size: int = Field(ge=1)
     device: str
     dtype: str
     compile: bool = False
     format: Literal["png", "npz", "webp"] = "png"
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.labels) != len(self.seeds):
+            raise ValueError(f"{len(self.labels)} labels do not pair with {len(self.seeds)} seeds")
+        return self
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Job:
         grid, trajectory: Which pictures to make beside the images.
 
     Raises:
-        UserError: If the folder cannot be written, or holds the images of another request.
+        UserError: If the folder cannot be written, or holds the images of another request, or a label is no class.
     """
 
     def __init__(
@@ -115,6 +121,10 @@ class Job:
     ) -> None:
         self.pipeline, self.request, self.out = pipeline, request, out
         self.grid, self.trajectory = grid, trajectory
+        if max(request.labels) >= len(pipeline.names):
+            raise UserError(
+                f"label {max(request.labels)} is out of range: {request.model} has {len(pipeline.names)} classes"
+            )
         self._claim()
 
     def _claim(self) -> None:
@@ -123,7 +133,8 @@ class Job:
             raise UserError(f"{self.out} holds images made with other settings; give another --out, or remove it")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            remove_partials(self.out)
+            for folder in (self.out, self._part(0).parent):
+                remove_partials(folder)
             if not record.exists():
                 write_json(record, self._record(None))
         except OSError as error:

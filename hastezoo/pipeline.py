@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -181,8 +182,7 @@ class Pipeline:
         """
         if classes is None:
             return [label_of_seed(seed, self.config.num_classes) for seed in seeds]
-        asked = [classes] if isinstance(classes, int | str) else list(classes)
-        labels = [find_label(one, self.names) for one in asked]
+        labels = [find_label(one, self.names) for one in _listed(classes)]
         if len(labels) not in (1, len(seeds)):
             raise UserError(f"{len(labels)} classes do not pair with {len(seeds)} seeds; give one, or as many")
         return labels * len(seeds) if len(labels) == 1 else labels
@@ -211,19 +211,17 @@ class Pipeline:
             UserError: If a class, seed or setting is not valid.
             Cancelled: If the callback raised it.
         """
-        several = isinstance(classes, Sequence) and not isinstance(classes, str)
-        if seeds is None:
-            seeds = list(range(len(classes))) if several else [0]  # type: ignore[arg-type]
-        elif isinstance(seeds, int):
-            seeds = [seeds] * (len(classes) if several else 1)  # type: ignore[arg-type]
-        seeds = [int(seed) for seed in seeds]
-        settings = protocol if isinstance(protocol, Protocol) and not overrides else self._settings(protocol, overrides)
+        asked = None if classes is None else _listed(classes)
+        count = len(asked) if asked else 1
+        chosen = list(range(count)) if seeds is None else [_seed(seed) for seed in _listed(seeds)]
+        chosen = chosen * count if len(chosen) == 1 else chosen
+        settings = self._settings(protocol, overrides)
         began = time.perf_counter()
-        batches = list(self.stream(self.labels(classes, seeds), seeds, settings, batch_size, callback))
+        batches = list(self.stream(self.labels(asked, chosen), chosen, settings, batch_size, callback))
         return Output(
             pixels=np.concatenate([batch.pixels for batch in batches]),
             labels=[label for batch in batches for label in batch.labels],
-            seeds=seeds,
+            seeds=chosen,
             protocol=settings,
             evaluations=max(batch.evaluations for batch in batches),
             passes=max(batch.passes for batch in batches),
@@ -265,13 +263,11 @@ class Pipeline:
         """Draw one batch.
 
         Raises:
-            UserError: If a seed is invalid, the memory does not suffice or the network returns NaN.
+            UserError: If the memory does not suffice or the network returns NaN.
+            ValueError: If a seed is out of range.
             Cancelled: If the callback raised it.
         """
-        try:
-            source = NoiseSource(seeds)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        source = NoiseSource(seeds)
         model = _CountedModel(self.network, self.dtype)
         try:
             state = self._integrate(model, labels, source, protocol, callback)
@@ -312,6 +308,17 @@ class Pipeline:
             atol=protocol.atol,
             jumps=protocol.interval if protocol.cfg != 1 else (),
         )
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is; one class or seed as a list of one."""
+    return [value] if isinstance(value, str | Integral) else list(value)
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
+        raise UserError(f"a seed is a whole number in 0..2**63-1, not {value!r}")
+    return int(value)
 
 
 def make_protocol(name: str, overrides: dict[str, Any]) -> Protocol:

@@ -59,6 +59,7 @@ def test_classes_and_seeds_are_zipped_and_one_is_broadcast(pipe: Pipeline) -> No
     assert (one_seed.labels, one_seed.seeds) == ([3, 4], [9, 9])
     assert pipe(classes=[3, 4], steps=1).seeds == [0, 1]
     assert len(pipe(steps=1).images) == 1
+    assert pipe(classes=np.array([3, 4]), seeds=np.int64(2), steps=1).labels == [3, 4]
     with pytest.raises(UserError, match="3 classes do not pair with 2 seeds"):
         pipe(classes=[1, 2, 3], seeds=[0, 1])
 
@@ -129,7 +130,9 @@ def test_the_card_decides_what_is_not_asked_for(pipe: Pipeline) -> None:
         ({"interval": (0.9, 0.1)}, r"interval \(0.9, 0.1\)"),
         ({"solver": "eler"}, "solver"),
         ({"classes": 10}, "out of range"),
-        ({"seeds": [-1]}, "seeds must be in"),
+        ({"seeds": [-1]}, "a seed is a whole number"),
+        ({"seeds": [1.5]}, "a seed is a whole number"),
+        ({"seeds": ["x"]}, "a seed is a whole number"),
         ({"seeds": []}, "no seeds"),
         ({"batch_size": 0}, "batch size"),
         ({"solver": "euler-maruyama", "diffusion": "sbdm"}, "infinite at t = 1"),

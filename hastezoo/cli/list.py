@@ -18,9 +18,8 @@ def _row(card: Card) -> dict[str, object]:
     return {
         "name": card.name,
         "architecture": card.architecture,
-        "method": card.method,
-        "resolution": card.resolution,
-        "parameters": card.parameters,
+        "size": f"{card.resolution} px",
+        "params": f"{card.parameters / 1e6:.1f} M",
         "weights": card.status,
         "reported": _quality(card.best("reported")),
         "measured": _quality(card.best("measured")),
@@ -41,8 +40,4 @@ def command(as_json: bool) -> None:
         return
     from hastezoo.cli.tables import print_table
 
-    rows = [_row(card) for card in cards]
-    for row in rows:
-        row["parameters"] = f"{int(str(row['parameters'])) / 1e6:.1f} M"
-        row["resolution"] = f"{row['resolution']} px"
-    print_table(rows, right=("resolution", "parameters"))
+    print_table([_row(card) for card in cards], right=("size", "params"))

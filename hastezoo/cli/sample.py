@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hastezoo.pipeline import Pipeline
 
 MOST_SEEDS = 10_000_000
+LARGEST_SEED = 2**63 - 1
 # What --from takes from its file and so cannot be given beside it.
 FROM_FILE = (
     "model",
@@ -43,7 +44,7 @@ FROM_FILE = (
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "0-15,40" -> the seeds 0 to 15 and 40.
+    """The seeds that a text such as 0-15,40 lists.
 
     Raises:
         UserError: If the text is something else, or names a seed twice.
@@ -54,8 +55,8 @@ def parse_seeds(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(f"--seeds {text!r}: {part.strip()!r} is no seed (0, 1, ...) or range; write 0-15,40")
         start, stop = int(first), int(last or first)
-        if stop < start or stop - start >= MOST_SEEDS:
-            raise UserError(f"--seeds {text!r}: the range {part.strip()!r} is empty or too long")
+        if stop < start or stop - start >= MOST_SEEDS or stop > LARGEST_SEED:
+            raise UserError(f"--seeds {text!r}: the range {part.strip()!r} is empty, too long or too large")
         seeds += range(start, stop + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text!r} names a seed twice")
@@ -68,8 +69,8 @@ def _seeds(options: dict[str, Any]) -> list[int]:
             raise UserError("--seeds lists the images itself; leave out -n and --seed")
         return parse_seeds(options["seeds"])
     first, number = options["seed"] or 0, options["number"] if options["number"] is not None else 1
-    if first < 0:
-        raise UserError(f"--seed must be at least 0, not {first}")
+    if not 0 <= first <= LARGEST_SEED - MOST_SEEDS:
+        raise UserError(f"--seed must be at least 0 and below 2**63 - {MOST_SEEDS}, not {first}")
     if not 1 <= number <= MOST_SEEDS:
         raise UserError(f"-n must be in 1..{MOST_SEEDS}, not {number}")
     return list(range(first, first + number))

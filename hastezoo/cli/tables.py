@@ -18,8 +18,8 @@ def _console() -> Console:
 def print_table(rows: Sequence[dict[str, object]], right: Sequence[str] = ()) -> None:
     """Rows with the same keys; the columns in `right` are set flush right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in rows[0]:
-        table.add_column(key, justify="right" if key in right else "left", overflow="fold")
+    for index, key in enumerate(rows[0]):
+        table.add_column(key, justify="right" if key in right else "left", overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     _console().print(table)

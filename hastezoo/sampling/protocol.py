@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-SolverName = Literal["euler", "heun", "dopri5", "euler-maruyama", "stochastic-heun"]
+# What the package's own solvers are, known without loading torch. A solver that a user registered is looked up.
+STOCHASTIC = {"euler": False, "heun": False, "dopri5": False, "euler-maruyama": True, "stochastic-heun": True}
 DiffusionForm = Literal["linear", "sigma", "sbdm", "constant"]
 LastStep = Literal["mean", "euler", "tweedie", "none"]
 
@@ -32,7 +33,7 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    solver: SolverName = "euler-maruyama"
+    solver: str = "euler-maruyama"
     steps: int = Field(250, ge=1)
     cfg: float = Field(1.0, ge=0)
     interval: tuple[float, float] = (0.0, 1.0)
@@ -51,7 +52,20 @@ class Protocol(BaseModel):
     @property
     def stochastic(self) -> bool:
         """Whether the solver follows the SDE."""
-        return self.solver in ("euler-maruyama", "stochastic-heun")
+        if self.solver in STOCHASTIC:
+            return STOCHASTIC[self.solver]
+        from hastezoo.sampling.solvers import find_solver
+
+        return find_solver(self.solver).stochastic
+
+    @field_validator("solver")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        if name not in STOCHASTIC:
+            from hastezoo.sampling.solvers import find_solver
+
+            find_solver(name)
+        return name
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

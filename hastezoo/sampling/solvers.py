@@ -1,8 +1,9 @@
 """Solvers from noise (t = 1) to data (t = 0), registered by name.
 
 A solver is a plain function `(velocity, x, times, *, interpolant, noise, diffusion, last_step, last_step_size,
-callback) -> x`. It keeps its state in the dtype of `x` and evaluates `velocity(x, t)` with t a Python float.
-`integrate` is the usual way in: it makes the times and moves the state to float64.
+callback) -> x` that takes what it needs of these and passes over the rest. It keeps its state in the dtype of `x` and
+evaluates `velocity(x, t)` with t a Python float. `integrate` is the usual way in: it makes the times and moves the
+state to float64.
 
 The reverse SDE with diffusion g^2 is dx = (v - g^2 score / 2) dt + g dW, run with dt < 0 (SiT, eq. 10; REPA).
 """
@@ -135,11 +136,11 @@ def euler(
     **_: Any,
 ) -> Tensor:
     """First order, one evaluation a step."""
-    field_ = Recorder(velocity, interpolant, len(times) - 1, callback)
+    evaluate = Recorder(velocity, interpolant, len(times) - 1, callback)
     for t, t_next in itertools.pairwise(times):
-        v = field_(x, t)
+        v = evaluate(x, t)
         x_next = x + (t_next - t) * v
-        field_.step_done(x, v, t)
+        evaluate.step_done(x, v, t)
         x = x_next
     return x
 
@@ -155,13 +156,13 @@ def heun(
     **_: Any,
 ) -> Tensor:
     """Second order, two evaluations a step; a last step to t = 0 is Euler's, as in REPA."""
-    field_ = Recorder(velocity, interpolant, len(times) - 1, callback)
+    evaluate = Recorder(velocity, interpolant, len(times) - 1, callback)
     for t, t_next in itertools.pairwise(times):
-        v = field_(x, t)
+        v = evaluate(x, t)
         x_next = x + (t_next - t) * v
         if t_next > 0:
-            x_next = x + (t_next - t) * (v + field_(x_next, t_next)) / 2
-        field_.step_done(x, v, t)
+            x_next = x + (t_next - t) * (v + evaluate(x_next, t_next)) / 2
+        evaluate.step_done(x, v, t)
         x = x_next
     return x
 
@@ -244,15 +245,15 @@ def euler_maruyama(
 ) -> Tensor:
     """The SDE, first order, one evaluation a step; the last step takes no noise unless `last_step` is "none"."""
     g = Diffusion.of(diffusion)
-    field_ = Recorder(velocity, interpolant, len(times) - 1, callback)
+    evaluate = Recorder(velocity, interpolant, len(times) - 1, callback)
     for index, (t, t_next) in enumerate(itertools.pairwise(times)):
-        v, g2, dt = field_(x, t), g.squared(t, interpolant), t_next - t
+        v, g2, dt = evaluate(x, t), g.squared(t, interpolant), t_next - t
         if last_step != "none" and index == len(times) - 2:
             x_next = _last(last_step, interpolant, x, v, t, t_next, g2)
         else:
             fresh = noise.step(index, x.shape).to(x)
             x_next = x + dt * _sde_drift(interpolant, x, v, t, g2) + math.sqrt(g2 * -dt) * fresh
-        field_.step_done(x, v, t)
+        evaluate.step_done(x, v, t)
         x = x_next
     return x
 
@@ -275,22 +276,22 @@ def stochastic_heun(
     A step to t = 0 takes Euler's drift, because the score has no value there.
     """
     g = Diffusion.of(diffusion)
-    field_ = Recorder(velocity, interpolant, len(times) - 1, callback)
+    evaluate = Recorder(velocity, interpolant, len(times) - 1, callback)
     for index, (t, t_next) in enumerate(itertools.pairwise(times)):
         g2, dt, start = g.squared(t, interpolant), t_next - t, x
         if last_step != "none" and index == len(times) - 2:
-            v = field_(x, t)
+            v = evaluate(x, t)
             x = _last(last_step, interpolant, x, v, t, t_next, g2)
         else:
             x = x + math.sqrt(g2 * -dt) * noise.step(index, x.shape).to(x)
-            v = field_(x, t)
+            v = evaluate(x, t)
             drift, churned = _sde_drift(interpolant, x, v, t, g2), x
             x = churned + dt * drift
             if t_next > 0:
-                ahead = _sde_drift(interpolant, x, field_(x, t_next), t_next, g.squared(t_next, interpolant))
+                ahead = _sde_drift(interpolant, x, evaluate(x, t_next), t_next, g.squared(t_next, interpolant))
                 x = churned + dt * (drift + ahead) / 2
             start = churned
-        field_.step_done(start, v, t)
+        evaluate.step_done(start, v, t)
     return x
 
 
@@ -329,7 +330,9 @@ def integrate(
     last_step_size: float = 0.04,
     start: float = 1.0,
     callback: Callback | None = None,
-    **options: Any,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    jumps: Sequence[float] = (),
 ) -> Tensor:
     """Carry noise to data.
 
@@ -346,7 +349,8 @@ def integrate(
         last_step_size: Length of that last step in time.
         start: First time; below 1 for `sbdm`.
         callback: Called after every step; raise `Cancelled` in it to stop.
-        **options: The solver's own: rtol, atol and jumps of dopri5.
+        rtol, atol: Tolerances of dopri5.
+        jumps: Times where the velocity is not continuous, for dopri5.
 
     Returns:
         (B, C, H, W) at t = 0, in the state's dtype.
@@ -377,5 +381,7 @@ def integrate(
         last_step=last_step,
         last_step_size=last_step_size,
         callback=callback,
-        **options,
+        rtol=rtol,
+        atol=atol,
+        jumps=jumps,
     )

@@ -176,6 +176,8 @@ def test_interrupted_run_makes_only_what_is_missing(
     if format == "png":  # as if the kill had come in the middle of writing a batch
         (Path("a") / "00003_class5_seed3.png").unlink()
         (Path("a") / ".00003_class5_seed3.png.1.partial").write_bytes(b"half")
+    else:
+        (Path("a") / "parts" / ".000000004.npy.1.partial").write_bytes(b"half")
     drawn.clear()
     monkeypatch.setattr(
         Pipeline, "draw", lambda self, labels, *rest: drawn.append(len(labels)) or draw(self, labels, *rest)
@@ -183,6 +185,38 @@ def test_interrupted_run_makes_only_what_is_missing(
     made(*arguments, "--out", "a")
     assert drawn == ([2, 2, 2, 1] if format == "png" else [2, 2, 1])
     assert content(Path("a")) == content(Path("whole"))
+
+
+@pytest.mark.parametrize("format", ["png", "npz"])
+def test_memory_does_not_grow_with_the_number_of_images(
+    elsewhere: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """800 colour images of 128 px are 39 MB; at most a grid of 100 (5 MB, twice) may be held."""
+    import tracemalloc
+
+    from hastezoo.job import Job, Request
+    from hastezoo.pipeline import Batch, Pipeline
+
+    pipeline = Pipeline.from_pretrained(device="cpu")
+
+    def draw(labels: list[int], seeds: list[int], *rest: Any) -> Batch:
+        pixels = np.stack([np.full((128, 128, 3), seed % 256, dtype=np.uint8) for seed in seeds])
+        return Batch(pixels, labels, seeds, 1, 1)
+
+    monkeypatch.setattr(pipeline, "draw", draw)
+    seeds = list(range(800))
+    request = Request(
+        model="sit-ti-digits", weights_sha256="", protocol=pipeline.protocol(), labels=[0] * 800, seeds=seeds,
+        batch_size=8, device="cpu", dtype="float32", format=format,
+    )  # fmt: skip
+    tracemalloc.start()
+    report = Job(pipeline, request, Path("a")).run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.made == 800 and peak < 20e6
+    if format == "npz":
+        with np.load("a/samples.npz") as arrays:
+            assert arrays["arr_0"][:, 0, 0, 0].tolist() == [seed % 256 for seed in seeds]
 
 
 def test_ctrl_c_and_again(elsewhere: Path) -> None:
@@ -224,8 +258,10 @@ BAD_INPUT = {
     "class twice": (("--class", "3", "--class", "three"), "names class 3 twice"),
     "no steps": (("--steps", "0"), "steps: input should be greater than or equal to 1 (given: 0)"),
     "interval": (("--interval", "0.7", "0.2"), "interval (0.7, 0.2) is not"),
-    "negative seed": (("--seed", "-1"), "--seed must be at least 0, not -1"),
-    "seed range": (("--seeds", "5-2"), "empty or too long"),
+    "negative seed": (("--seed", "-1"), "--seed must be at least 0"),
+    "seed range": (("--seeds", "5-2"), "empty, too long"),
+    "huge seed": (("--seed", str(2**63)), "--seed must be at least 0 and below"),
+    "huge seeds": (("--seeds", str(2**63)), "too large"),
     "seeds and n": (("--seeds", "1", "-n", "2"), "leave out -n"),
     "no images": (("-n", "0"), "-n must be in"),
     "no cuda": (("--device", "cuda"), "device 'cuda' is not there"),
@@ -277,10 +313,16 @@ def test_corrupted_embedded_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_damaged_record_is_refused(elsewhere: Path) -> None:
-    for text in ("{", "[]", "{}", '{"request": {"modell": 1}}'):
+    made("--out", "good")
+    good = json.loads(Path("good/samples.json").read_text())["request"]
+    texts = ["{", "[]", "{}", '{"request": {"modell": 1}}']
+    for change in ({"seeds": [-1]}, {"seeds": [1, 2]}, {"labels": [10]}, {"labels": []}, {"batch_size": 0}):
+        texts.append(json.dumps({"request": {**good, **change}}))
+    for text in texts:
         Path("samples.json").write_text(text)
-        result = run("--from", "samples.json")
+        result = run("--from", "samples.json", "--out", "bad")
         assert result.exit_code == 2 and len(result.output.splitlines()) == 1, result.output
+        assert not Path("bad").exists()
 
 
 def test_full_disk_is_one_line_and_no_half_file(elsewhere: Path) -> None:

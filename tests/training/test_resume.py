@@ -182,7 +182,7 @@ def test_bf16_trains(tmp_path: Path) -> None:
 def test_two_processes_take_the_steps_of_one(unbroken: Path, tmp_path: Path) -> None:
     """DDP over gloo: the same run up to the order of a sum, and resumable by one process."""
     out = tmp_path / "run"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, *command(out, 12)[1:]], check=True, timeout=180, env=environment, capture_output=True)
     resumed, whole = train(out, 20), final(unbroken)
