@@ -51,6 +51,26 @@ def test_identical_calls_are_identical_to_the_byte(pipe: Pipeline, states: list[
     assert torch.equal(states[0], states[1])
 
 
+def test_the_pipeline_is_the_sum_of_its_parts(pipe: Pipeline, states: list[torch.Tensor]) -> None:
+    """Noise, guidance and solver put together by hand around the bare network."""
+    from hastezoo.sampling import guidance, interpolants, noise, solvers
+
+    settings: dict[str, Any] = {"steps": 6, "solver": "euler-maruyama", "diffusion": "sigma", "last_step": "tweedie"}
+    pipe(classes=[2, 8], seeds=[11, 12], cfg=1.7, interval=(0.3, 0.9), **settings)
+
+    def model(x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return pipe.network(x.float(), t.float(), labels).double()
+
+    field = guidance.guided(model, torch.tensor([2, 8]), torch.tensor([10]), scale=1.7, interval=(0.3, 0.9))
+    source = noise.NoiseSource([11, 12])
+    x = solvers.integrate(
+        settings.pop("solver"), field, source.initial((2, 1, 8, 8)), interpolant=interpolants.Linear(), noise=source,
+        **settings,
+    )  # fmt: skip
+    assert torch.equal(x, states[0])
+
+
 def test_classes_and_seeds_are_zipped_and_one_is_broadcast(pipe: Pipeline) -> None:
     assert pipe(classes=["seven", 2], seeds=[4, 5], steps=1).labels == [7, 2]
     one_class = pipe(classes=3, seeds=[4, 5], steps=1)
