@@ -9,23 +9,22 @@ from __future__ import annotations
 import json
 import platform
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hastezoo import __version__, pictures
 from hastezoo.autoencoders import to_bytes
 from hastezoo.errors import UserError, explain
-from hastezoo.files import atomic_open, atomic_write, remove_partials, write_json
+from hastezoo.files import atomic_write, write_json
 from hastezoo.pipeline import Batch, Pipeline
 from hastezoo.sampling.protocol import Protocol
 from hastezoo.sampling.solvers import StepInfo
+from hastezoo.stores import ArrayFile, ImageFiles, Store
 
 GRID_LIMIT = 100  # images shown in a grid
 TRAJECTORY_LIMIT = 16  # images shown in an animation
@@ -121,6 +120,11 @@ class Job:
     ) -> None:
         self.pipeline, self.request, self.out = pipeline, request, out
         self.grid, self.trajectory = grid, trajectory
+        self.store: Store = (
+            ArrayFile(out, request.labels)
+            if request.format == "npz"
+            else ImageFiles(out, request.labels, request.seeds, request.format)
+        )
         if max(request.labels) >= len(pipeline.names):
             raise UserError(
                 f"label {max(request.labels)} is out of range: {request.model} has {len(pipeline.names)} classes"
@@ -133,8 +137,7 @@ class Job:
             raise UserError(f"{self.out} holds images made with other settings; give another --out, or remove it")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            for folder in (self.out, self._part(0).parent):
-                remove_partials(folder)
+            self.store.tidy()
             if not record.exists():
                 write_json(record, self._record(None))
         except OSError as error:
@@ -147,11 +150,11 @@ class Job:
         for first in range(0, len(self.request.seeds), self.request.batch_size):
             indices = range(first, min(first + self.request.batch_size, len(self.request.seeds)))
             frames = _Frames(self) if self.trajectory and first == 0 and not self._trajectory_path.exists() else None
-            if frames is None and self._is_done(indices):
+            if frames is None and self.store.has(indices):
                 report.found += len(indices)
             else:
                 batch = self._draw(indices, report.made + report.found, frames, progress)
-                self._write(indices, batch)
+                self.store.write(indices, batch.pixels)
                 report.made += len(indices)
                 report.evaluations, report.passes = batch.evaluations, batch.passes
                 if frames is not None:
@@ -171,38 +174,8 @@ class Job:
         labels, seeds = request.labels[indices.start : indices.stop], request.seeds[indices.start : indices.stop]
         return self.pipeline.draw(labels, seeds, request.protocol, after_step)
 
-    # What is on disk: an image a file, or for npz an array a batch, joined at the end.
-
-    def _file(self, index: int) -> Path:
-        digits = max(5, len(str(len(self.request.seeds) - 1)))
-        label, seed = self.request.labels[index], self.request.seeds[index]
-        return self.out / f"{index:0{digits}d}_class{label}_seed{seed}.{self.request.format}"
-
-    def _part(self, first: int) -> Path:
-        return self.out / "parts" / f"{first:09d}.npy"
-
-    @property
-    def _array(self) -> Path:
-        return self.out / "samples.npz"
-
-    def _is_done(self, indices: range) -> bool:
-        if self.request.format == "npz":
-            return self._array.exists() or self._part(indices.start).exists()
-        return all(self._file(index).exists() for index in indices)
-
-    def _write(self, indices: range, batch: Batch) -> None:
-        if self.request.format == "npz":
-            self._part(0).parent.mkdir(exist_ok=True)
-            with atomic_open(self._part(indices.start)) as stream:
-                np.save(stream, batch.pixels)
-            return
-        for index, pixels in zip(indices, batch.pixels, strict=True):
-            if not self._file(index).exists():
-                atomic_write(self._file(index), pictures.encode(pictures.to_pil(pixels), self.request.format))
-
     def _finish(self, report: Report) -> None:
-        if self.request.format == "npz" and not self._array.exists():
-            self._join_parts()
+        self.store.finish()
         if self.grid and (report.made or not (self.out / "grid.png").exists()):
             self._save_grid()
         if self.grid:
@@ -212,37 +185,8 @@ class Job:
         if report.made:
             write_json(self.out / RECORD, self._record(report))
 
-    def _join_parts(self) -> None:
-        """Write samples.npz (arr_0 images, arr_1 labels) without ever holding all images."""
-        parts = sorted(self._part(0).parent.glob("*.npy"))
-        shape = (len(self.request.seeds), *np.load(parts[0], mmap_mode="r").shape[1:])
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        with atomic_open(self._array) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            # A fixed date, so that the same images give the same bytes.
-            with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_2_0(member, header)
-                for part in parts:
-                    member.write(np.load(part).tobytes())
-            with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as member:
-                np.lib.format.write_array(member, np.array(self.request.labels, dtype=np.int64))
-        for part in parts:
-            part.unlink()
-        self._part(0).parent.rmdir()
-
-    def _shown(self) -> np.ndarray:
-        """The first images, read back from disk."""
-        count = min(GRID_LIMIT, len(self.request.seeds))
-        if self.request.format == "npz":
-            with zipfile.ZipFile(self._array) as archive, archive.open("arr_0.npy") as member:
-                np.lib.format.read_magic(member)
-                shape, _, _ = np.lib.format.read_array_header_2_0(member)
-                data = member.read(count * int(np.prod(shape[1:])))
-            return np.frombuffer(data, dtype=np.uint8).reshape(count, *shape[1:])
-        images = [np.asarray(Image.open(self._file(index))) for index in range(count)]
-        return np.stack([image if image.ndim == 3 else image[:, :, None] for image in images])
-
     def _save_grid(self) -> None:
-        shown = self._shown()
+        shown = self.store.first(min(GRID_LIMIT, len(self.request.seeds)))
         conditions = self.request.conditions if len(shown) == len(self.request.seeds) else 1
         sheet = pictures.grid(shown, pictures.columns_for(len(shown), conditions))
         atomic_write(self.out / "grid.png", pictures.encode(sheet, "png"))
@@ -254,8 +198,7 @@ class Job:
     def _record(self, report: Report | None) -> dict[str, Any]:
         request = self.request
         names = self.pipeline.names
-        files = ["samples.npz" if request.format == "npz" else self._file(i).name for i in range(len(request.seeds))]
-        rows = zip(files, request.labels, request.seeds, strict=True)
+        rows = zip(self.store.names(), request.labels, request.seeds, strict=True)
         spent = None
         if report is not None:
             spent = {

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hastezoo.sampling.steps import Velocity
+
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]
-Velocity = Callable[[Tensor, float], Tensor]
 
 
 def guided(

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,44 +22,13 @@ from torch import Tensor
 from hastezoo.sampling import interpolants
 from hastezoo.sampling.diffusions import Diffusion
 from hastezoo.sampling.interpolants import Interpolant
+from hastezoo.sampling.steps import Callback, Cancelled, Noise, Recorder, StepInfo, Velocity
 
-Velocity = Callable[[Tensor, float], Tensor]
+__all__ = ["SOLVERS", "Callback", "Cancelled", "StepInfo", "find_solver", "integrate", "register_solver", "time_grid"]
+
 LAST_STEPS = ("mean", "euler", "tweedie", "none")
 
 
-class Cancelled(Exception):
-    """Raised by a callback to stop a solver between two steps."""
-
-
-class Noise(Protocol):
-    """Where noise comes from: `NoiseSource`, or recorded noise in a test."""
-
-    def initial(self, shape: Sequence[int]) -> Tensor: ...
-    def step(self, index: int, shape: Sequence[int]) -> Tensor: ...
-
-
-@dataclass
-class StepInfo:
-    """What a callback sees after each step.
-
-    Attributes:
-        index: 0-based number of the step that was just done.
-        steps: How many there will be; None where the solver chooses (dopri5; its progress is 1 - t).
-        evaluations: Velocities evaluated so far, of the whole batch.
-        t: Time at which the step began.
-        x: (B, C, H, W), the state there.
-        clean: (B, C, H, W), the clean image that the velocity there predicts.
-    """
-
-    index: int
-    steps: int | None
-    evaluations: int
-    t: float
-    x: Tensor
-    clean: Tensor
-
-
-Callback = Callable[[StepInfo], None]
 Solver = Callable[..., Tensor]
 
 
@@ -100,29 +69,6 @@ def find_solver(name: str) -> SolverEntry:
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}: one of {', '.join(SOLVERS)}")
     return SOLVERS[name]
-
-
-@dataclass
-class Recorder:
-    """Counts velocity evaluations and tells the callback of each step."""
-
-    velocity: Velocity
-    path: Interpolant
-    steps: int | None
-    callback: Callback | None
-    evaluations: int = 0
-    index: int = 0
-
-    def __call__(self, x: Tensor, t: float) -> Tensor:
-        self.evaluations += 1
-        return self.velocity(x, t)
-
-    def step_done(self, x: Tensor, v: Tensor, t: float) -> None:
-        """Report a step that began at (x, t) with velocity v."""
-        if self.callback is not None:
-            clean = interpolants.clean(self.path, x, v, t)
-            self.callback(StepInfo(self.index, self.steps, self.evaluations, t, x, clean))
-        self.index += 1
 
 
 @register_solver("euler")

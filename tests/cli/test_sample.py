@@ -108,6 +108,7 @@ def test_webp_is_lossless(elsewhere: Path) -> None:
     made("-n", "2", "--format", "webp", "--out", "b")
     for first, second in zip(sorted(Path("a").glob("0*")), sorted(Path("b").glob("0*")), strict=True):
         assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second).convert("L")))
+    assert Path("a/grid.png").read_bytes() == Path("b/grid.png").read_bytes()
 
 
 def test_npz_holds_all_images_and_labels(elsewhere: Path) -> None:
