@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -118,12 +118,16 @@ class Pipeline:
         self.device, self.dtype = device, dtype
         self.weights_sha256 = weights_sha256
         self.compiled = compile
-        self.config: Any = network.config
+        self.config = cast(Any, network.config)
         network = network.to(device=device, dtype=dtype).eval()
         self.network: Any = torch.compile(network) if compile else network
         self.path = find_interpolant(card.path)
         self.autoencoder = create_autoencoder(card.autoencoder.kind)
         self.names = class_names(card.classes)
+        if len(self.names) != self.config.num_classes:
+            raise UserError(
+                f"the weights have {self.config.num_classes} classes, but {card.name} has {len(self.names)}"
+            )
 
     @classmethod
     def from_pretrained(
@@ -263,7 +267,7 @@ class Pipeline:
         """Draw one batch.
 
         Raises:
-            UserError: If the memory does not suffice or the network returns NaN.
+            UserError: If the memory does not suffice, the network does not compile or returns NaN.
             ValueError: If a seed is out of range.
             Cancelled: If the callback raised it.
         """
@@ -273,6 +277,13 @@ class Pipeline:
             state = self._integrate(model, labels, source, protocol, callback)
         except torch.OutOfMemoryError:
             raise UserError(f"a batch of {len(seeds)} does not fit the memory of {self.device}; lower it") from None
+        except Exception as error:
+            if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"torch.compile failed ({reason}); leave out --compile, or install a C++ compiler"
+                ) from None
+            raise
         if not bool(torch.isfinite(state).all()):
             raise UserError(f"{self.card.name} returned NaN or infinity in {self.dtype}; try another dtype or solver")
         pixels = to_bytes(self.autoencoder.decode(state), protocol.rounding).cpu().numpy()

@@ -94,13 +94,19 @@ def run(checkpoint: str, config: DigitsConfig, out: Path, *, device: str = "auto
             model = create_model(config.architecture, **config.model)
         except (ValueError, TypeError) as error:
             raise UserError(f"model: {error}") from None
+        samples = Digits("train")
+        seen: Any = model.config
+        if (seen.in_channels, *seen.size) != samples.shape or seen.num_classes != 10:
+            raise UserError(
+                "model: the digits are 1 x 8 x 8 with 10 classes; set in_channels, input_size and num_classes so"
+            )
         if processes.main:
             claim_run(out, config)
         objective = Denoising(Linear(), null_label=model.null_label)  # type: ignore[arg-type]
         outcome = train(
             model,
             objective,
-            Digits("train"),
+            samples,
             config.train,
             out,
             processes=processes,

@@ -170,6 +170,42 @@ def test_nan_is_not_sold_as_an_image(pipe: Pipeline, monkeypatch: pytest.MonkeyP
         pipe(seeds=[0], steps=2)
 
 
+def test_weights_with_other_classes_are_refused(pipe: Pipeline, tmp_path: Any) -> None:
+    from hastezoo.zoo.weights import save_model
+
+    tiny = {"input_size": 8, "in_channels": 1, "num_classes": 5, "width": 16, "depth": 1, "heads": 1}
+    save_model(tmp_path / "x.safetensors", hastezoo.create_model("sit_ti_2", **tiny), "sit_ti_2")
+    with pytest.raises(UserError, match="5 classes, but sit-ti-digits has 10"):
+        Pipeline.from_pretrained("sit-ti-digits", weights=tmp_path / "x.safetensors")
+    save_model(tmp_path / "y.safetensors", hastezoo.create_model("sit_ti_2", **tiny), "sit_ti_4")
+    with pytest.raises(UserError, match="sit_ti_4, but sit-ti-digits is a sit_ti_2"):
+        Pipeline.from_pretrained("sit-ti-digits", weights=tmp_path / "y.safetensors")
+
+
+def test_compiled_agrees_with_eager(pipe: Pipeline, states: list[torch.Tensor]) -> None:
+    import shutil
+
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile needs a C++ compiler")
+    compiled = Pipeline.from_pretrained("sit-ti-digits", device="cpu", compile=True)
+    compiled.autoencoder = pipe.autoencoder
+    for one in (pipe, compiled):
+        one(classes=[3, 4], seeds=[0, 1], steps=3)
+    assert (states[0] - states[1]).abs().max() < 1e-4
+
+
+def test_a_failed_compilation_is_one_line(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise TorchDynamoException("no compiler\nand a long story")
+
+    monkeypatch.setattr(pipe, "network", fail)
+    monkeypatch.setattr(pipe, "compiled", True)
+    with pytest.raises(UserError, match=r"torch.compile failed \(no compiler\); leave out --compile"):
+        pipe(seeds=[0], steps=2)
+
+
 def test_auto_batch_size_is_bounded_and_repeatable(pipe: Pipeline) -> None:
     assert 1 <= pipe.batch_size("auto") == pipe.batch_size("auto") <= 256
     assert pipe.batch_size(7) == pipe.batch_size("7") == 7

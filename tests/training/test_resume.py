@@ -191,6 +191,23 @@ def test_two_processes_take_the_steps_of_one(unbroken: Path, tmp_path: Path) -> 
             assert (resumed[kind][name] - value).abs().max() < 2e-5, f"{kind}.{name}"
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.num_classes=5", "with 10 classes"),
+        ("model.input_size=16", "1 x 8 x 8"),
+        ("model.width=30", "not a multiple of heads"),
+        ("model.widht=32", "nearest: width"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, setting: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "run", 1, setting)
+    assert not (tmp_path / "run").exists()
+
+
 def test_sample_grids_are_drawn_on_the_way(tmp_path: Path) -> None:
     train(tmp_path / "run", 2, "train.sample_every=1")
     assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == [
