@@ -196,7 +196,7 @@ def test_two_processes_take_the_steps_of_one(unbroken: Path, tmp_path: Path) -> 
     [
         ("model.num_classes=5", "with 10 classes"),
         ("model.input_size=16", "1 x 8 x 8"),
-        ("model.width=30", "not a multiple of heads"),
+        ("model.width=33", "not a multiple of heads"),
         ("model.widht=32", "nearest: width"),
     ],
 )
