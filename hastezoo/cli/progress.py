@@ -28,7 +28,8 @@ def describe(request: Request, device: str) -> str:
     if protocol.cfg != 1:
         low, high = protocol.interval
         guidance = f", cfg {protocol.cfg:g}" + ("" if (low, high) == (0, 1) else f" in [{low:g}, {high:g}]")
-    return f"{_images(len(request.seeds))} from {request.model}: {protocol.solver}{steps}{guidance}, {device}"
+    where = f"{device} (which has no float64: the solver's state is float32)" if device.startswith("mps") else device
+    return f"{_images(len(request.seeds))} from {request.model}: {protocol.solver}{steps}{guidance}, {where}"
 
 
 class SamplingBar:
