@@ -13,7 +13,7 @@ DEV := $(ENV)/.hastezoo-dev
 .PHONY: sample test lint clean
 
 sample: $(BASE)
-	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --out outputs/first --trajectory
+	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --trajectory
 
 test: $(DEV) lint
 	$(BIN)/python -m pytest -q

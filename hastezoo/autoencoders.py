@@ -47,7 +47,7 @@ def to_bytes(pixels: Tensor, rounding: Rounding = "truncate") -> Tensor:
     Args:
         pixels: Values beyond [-1, 1] are clamped.
         rounding: "truncate" is floor(255 (x + 1) / 2), as in REPA and HASTE; "nearest" is floor(127.5 x + 128), as in
-            the original SiT. They differ by half a grey level on average, which FID sees.
+            the original SiT. They differ by half a grey level on average.
 
     Raises:
         ValueError: If the rounding is unknown.

@@ -10,7 +10,7 @@ import torch
 from hastezoo.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-AUTO_LIMIT = 256  # beyond this a larger batch gains nothing on any device we know
+AUTO_LIMIT = 256  # a bound, so that progress stays visible; not a measured optimum
 # On a CPU, buffers beyond about this size leave the cache and are handed back to the system each time: the page faults
 # cost more than larger matrices gain (benchmarks/sampling_speed.py: a batch of 128 is slower than one of 32).
 CPU_BUFFER_BYTES = 2 << 20

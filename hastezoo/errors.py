@@ -33,7 +33,8 @@ def explain(error: ValidationError, model: type[BaseModel], what: str = "") -> s
     if not place:
         return f"{prefix}{message}"
     given = first["input"]
-    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    text = repr(given) if len(repr(given)) <= 80 else f"{repr(given)[:77]}..."
+    shown = "" if isinstance(given, dict) else f" (given: {text})"
     return f"{prefix}{place}: {message[:1].lower()}{message[1:]}{shown}"
 
 

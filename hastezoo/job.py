@@ -102,6 +102,26 @@ def read_record(path: Path) -> Request:
         raise UserError(f"{path} is not a samples.json of hastezoo") from None
 
 
+def _has_images(folder: Path) -> bool:
+    """Whether a folder with a record holds more than it: a job that failed before its first batch left nothing else."""
+    if not (folder / RECORD).exists():
+        return False
+    return any(path.name != RECORD and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def with_recorded_batch_size(request: Request, out: Path) -> Request:
+    """The request with the batch size of the same job in `out`, if one began there.
+
+    For a batch size of "auto", which may come out differently when another program holds memory: going on with what
+    the job began with keeps its images the same.
+    """
+    if not (out / RECORD).exists():
+        return request
+    begun = read_record(out / RECORD)
+    adopted = request.model_copy(update={"batch_size": begun.batch_size})
+    return adopted if adopted == begun else request
+
+
 class Job:
     """Runs a request into a folder.
 
@@ -133,12 +153,13 @@ class Job:
 
     def _claim(self) -> None:
         record = self.out / RECORD
-        if record.exists() and read_record(record) != self.request:
-            raise UserError(f"{self.out} holds images made with other settings; give another --out, or remove it")
         try:
+            ours = record.exists() and read_record(record) == self.request
+            if not ours and _has_images(self.out):
+                raise UserError(f"{self.out} holds images made with other settings; give another --out, or remove it")
             self.out.mkdir(parents=True, exist_ok=True)
             self.store.tidy()
-            if not record.exists():
+            if not ours:
                 write_json(record, self._record(None))
         except OSError as error:
             raise UserError(f"cannot write to {self.out}: {error.strerror}; give another --out") from None

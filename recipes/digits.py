@@ -9,7 +9,6 @@ Ctrl-C keeps a checkpoint; the same command goes on from it.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.errors import UserError
-from hastezoo.training.config import OptimizerConfig, TrainConfig, claim_run, configure
+from hastezoo.training.config import OptimizerConfig, TrainConfig, claim_run, configure, discard_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,8 +69,10 @@ def sample_grids(out: Path, checkpoint: str, every: int) -> Hook:
     return Hook(every, call)
 
 
-def run(checkpoint: str, config: DigitsConfig, out: Path, *, device: str = "auto", quiet: bool = False) -> bool:
-    """Train into `out`, going on if it holds a run; True when finished.
+def run(
+    checkpoint: str, config: DigitsConfig, out: Path, *, device: str = "auto", fresh: bool = False, quiet: bool = False
+) -> bool:
+    """Train into `out`, going on if it holds a run (or with `fresh` discarding it); True when finished.
 
     Raises:
         UserError: If the settings do not fit, the folder cannot be written, or the loss is not finite.
@@ -101,7 +102,10 @@ def run(checkpoint: str, config: DigitsConfig, out: Path, *, device: str = "auto
                 "model: the digits are 1 x 8 x 8 with 10 classes; set in_channels, input_size and num_classes so"
             )
         if processes.main:
+            if fresh:
+                discard_run(out, checkpoint)
             claim_run(out, config)
+        processes.wait()
         objective = Denoising(Linear(), null_label=model.null_label)  # type: ignore[arg-type]
         outcome = train(
             model,
@@ -141,7 +145,7 @@ def _say(checkpoint: str, out: Path, step: int, finished: bool, quiet: bool) -> 
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML or JSON with settings.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, such as train.steps=2000.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--fresh", is_flag=True, help="Remove the run in the folder and start over.")
+@click.option("--fresh", is_flag=True, help="Discard the run in the folder and start over.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @reporting_errors
@@ -157,9 +161,7 @@ def main(
     """Train a checkpoint of 8x8 digits from nothing; run again to go on."""
     config = configure(DigitsConfig(), file, settings)
     out = out or Path("runs") / checkpoint
-    if fresh and (out / "config.json").exists():
-        shutil.rmtree(out)
-    if not run(checkpoint, config, out, device=device, quiet=quiet):
+    if not run(checkpoint, config, out, device=device, fresh=fresh, quiet=quiet):
         raise SystemExit(130)
 
 

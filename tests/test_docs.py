@@ -95,6 +95,14 @@ def test_model_card_and_readme_hold_the_measured_numbers(name: str) -> None:
     assert f"{100 * result['recognised_unguided']:.1f} %" in text
 
 
+def test_model_card_holds_the_measured_speed() -> None:
+    speed = json.loads((ROOT / "benchmarks" / "results" / "sampling_speed.json").read_text())
+    batch = speed["images_per_second"]["eager, batch 32"]
+    text = " ".join((ROOT / "MODEL_CARD.md").read_text().split())
+    assert f"takes {speed['command_seconds']['median']:.1f} s" in text
+    assert f"{batch['median']:.0f} images/s in batches of 32, {batch['ratio']:.1f} times" in text
+
+
 @pytest.mark.parametrize("name", package_cards())
 def test_the_quality_that_was_promised(name: str) -> None:
     result = measured(name)

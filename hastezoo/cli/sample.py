@@ -131,9 +131,10 @@ def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> R
     )
 
 
-def _default_folder(request: Request) -> Path:
-    """The same request goes to the same folder, so that repeating a command goes on where it stopped."""
-    digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+def _default_folder(request: Request, batch_size: str) -> Path:
+    """The same command goes to the same folder, so that repeating it goes on where it stopped."""
+    settings = request.model_dump_json(exclude={"batch_size"}) + batch_size
+    digest = hashlib.sha256(settings.encode()).hexdigest()
     return Path("outputs") / f"{request.model}-{digest[:8]}"
 
 
@@ -216,7 +217,7 @@ def command(
         find_card(options["model"])
     else:
         _check_file_alone(context)
-    from hastezoo.job import Job, read_record
+    from hastezoo.job import Job, read_record, with_recorded_batch_size
 
     request = read_record(source) if source is not None else None
     pipeline = _load(options, request)
@@ -229,7 +230,11 @@ def command(
         )
     elif str(pipeline.device) != request.device:
         request = request.model_copy(update={"device": str(pipeline.device)})
-    job = Job(pipeline, request, out or _default_folder(request), grid=grid, trajectory=trajectory)
+    automatic = source is None and options["batch_size"] == "auto"
+    out = out or _default_folder(request, "auto" if automatic else str(request.batch_size))
+    if automatic:
+        request = with_recorded_batch_size(request, out)
+    job = Job(pipeline, request, out, grid=grid, trajectory=trajectory)
     with SamplingBar(request, pipeline, quiet=quiet) as bar:
         try:
             report = job.run(bar.update)

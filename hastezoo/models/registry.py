@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-# Depth, width, heads (SiT paper, table 1); "ti" is ours, for 8x8 images on two CPU cores.
+# Depth, width, heads of SiT; "ti" is ours, for 8x8 images on two CPU cores.
 SIT_SIZES = {
     "ti": {"depth": 6, "width": 128, "heads": 4},
     "s": {"depth": 12, "width": 384, "heads": 6},

@@ -1,4 +1,4 @@
-"""How much noise the reverse SDE carries: the forms of g(t)^2 (SiT, section 3.3).
+"""How much noise the reverse SDE carries: the forms of g(t)^2 (SiT).
 
 Any g^2 >= 0 leaves the distributions unchanged in continuous time; with finitely many steps they differ.
 """

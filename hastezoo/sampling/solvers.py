@@ -5,7 +5,7 @@ callback) -> x` that takes what it needs of these and passes over the rest. It k
 evaluates `velocity(x, t)` with t a Python float. `integrate` is the usual way in: it makes the times and moves the
 state to float64.
 
-The reverse SDE with diffusion g^2 is dx = (v - g^2 score / 2) dt + g dW, run with dt < 0 (SiT, eq. 10; REPA).
+The reverse SDE with diffusion g^2 is dx = (v - g^2 score / 2) dt + g dW, run with dt < 0 (SiT, REPA).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -135,6 +136,14 @@ def claim_run(out: Path, config: BaseModel) -> None:
         write_json(path, config.model_dump(mode="json"))
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; give another --out") from None
+
+
+def discard_run(out: Path, checkpoint: str) -> None:
+    """Remove what a run made in `out`, and nothing else that may lie there."""
+    for name in ("checkpoints", "samples"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("config.json", "metrics.jsonl", f"{checkpoint}.safetensors"):
+        (out / name).unlink(missing_ok=True)
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], out: Path, place: str = "") -> None:

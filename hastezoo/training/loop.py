@@ -123,14 +123,15 @@ class _Run:
         """Stop before anything that is not finite is reported or saved.
 
         Raises:
-            UserError: If a loss since the last report, or the gradient, is not finite.
+            UserError: If a loss since the last report, the gradient or a parameter is not finite.
         """
-        health = torch.stack([*self.window, self.loss.total.detach(), self.grad_norm]).sum()
+        size = nn.utils.get_total_norm([parameter.detach() for parameter in self.model.parameters()], math.inf)
+        health = torch.stack([*self.window, self.loss.total.detach(), self.grad_norm, size]).sum()
         if not bool(torch.isfinite(self.processes.mean(health))):
             terms = ", ".join(f"{name} {float(value):g}" for name, value in self.loss.terms.items())
             kept = f"the checkpoint of step {self.saved} is good" if self.saved else "nothing was saved yet"
             raise UserError(
-                f"the loss or its gradient is not finite by step {self.step} ({terms}); {kept}. "
+                f"the loss, its gradient or a parameter is not finite by step {self.step} ({terms}); {kept}. "
                 "Lower optimizer.lr, or use precision fp32"
             )
 

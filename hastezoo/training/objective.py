@@ -70,7 +70,7 @@ class Loss:
 
 
 class Denoising:
-    """Velocity matching with t uniform in [0, 1]: mean squared error against alpha' x_0 + sigma' eps (SiT, eq. 8).
+    """Velocity matching with t uniform in [0, 1]: mean squared error against alpha' x_0 + sigma' eps (SiT).
 
     Args:
         path: The interpolant.

@@ -136,6 +136,34 @@ def test_trajectory_goes_from_noise_to_the_images(elsewhere: Path, kind: str) ->
     assert np.abs(np.asarray(animation.convert("L"), dtype=int) - last).mean() > 30
 
 
+def test_a_folder_whose_job_failed_before_its_first_image_is_free(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hastezoo.pipeline import Pipeline
+
+    def fail(*_: Any) -> Any:
+        raise UserError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "draw", fail)
+        assert run(*FAST, "--class", "1", "--batch-size", "9", "--out", "a").exit_code == 2
+    made("--class", "1", "--batch-size", "1", "--out", "a")
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "a")])
+def test_auto_goes_on_with_the_batch_size_it_began_with(
+    elsewhere: Path, out: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = iter([4, 2, 2])
+    monkeypatch.setattr("hastezoo.pipeline.fitting_batch_size", lambda *_: next(sizes))
+    made("-n", "5", *out)
+    assert "nothing to do" in made("-n", "5", *out).output
+    record = next(iter([*Path(".").glob("a/samples.json"), *Path(".").glob("outputs/*/samples.json")]))
+    assert json.loads(record.read_text())["request"]["batch_size"] == 4
+    if out:  # asked for, another batch size is another request
+        assert "other settings" in run(*FAST, "-n", "5", "--batch-size", "2", *out).output
+
+
 def test_no_grid_and_quiet(elsewhere: Path) -> None:
     assert made("--no-grid", "--quiet", "--out", "a").output == ""
     assert sorted(path.name for path in Path("a").iterdir()) == ["00000_class0_seed0.png", "samples.json"]

@@ -162,7 +162,7 @@ def test_only_the_last_checkpoints_are_kept(unbroken: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_good(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not finite by step"):
+    with pytest.raises(UserError, match="is not finite by step"):
         train(
             tmp_path / "run",
             40,
@@ -206,6 +206,32 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         train(tmp_path / "run", 1, setting)
     assert not (tmp_path / "run").exists()
+
+
+def test_fresh_discards_the_run_and_nothing_else_and_not_for_bad_settings(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(out, 5)
+    (out / "notes.txt").write_text("a user's own")
+    with pytest.raises(UserError, match="nearest: width"):
+        run("sit-ti-digits", small("train.steps=5", "model.widht=1"), out, device="cpu", fresh=True, quiet=True)
+    assert final(out)["step"] == 5
+    run("sit-ti-digits", small("train.steps=3", "train.seed=1"), out, device="cpu", fresh=True, quiet=True)
+    assert final(out)["step"] == 3 and (out / "notes.txt").exists()
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss and gradient of a step are fine; the step itself is not."""
+    step = torch.optim.AdamW.step
+
+    def overflow(self: torch.optim.AdamW, *rest: Any) -> Any:
+        step(self, *rest)
+        self.param_groups[0]["params"][0].data.view(-1)[0] = float("inf")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    with pytest.raises(UserError, match=r"a parameter is not finite by step 1 .*nothing was saved yet"):
+        train(tmp_path / "run", 4, "train.checkpoint_every=1")
+    assert Checkpoints(tmp_path / "run" / "checkpoints").load_latest() is None
 
 
 def test_sample_grids_are_drawn_on_the_way(tmp_path: Path) -> None:
