@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 Status = Literal["embedded", "hub", "upstream", "recipe-only"]
+Format = Literal["hastezoo", "sit", "repa", "haste", "mmdit"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _inside(path: str) -> str:
+    if path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/"):
+        raise ValueError("names a place outside its folder")
+    return path
+
+
+RelativePath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 
 
 class _Strict(BaseModel):
@@ -17,21 +28,71 @@ class _Strict(BaseModel):
 class Weights(_Strict):
     """A file of weights. `file` lies beside the card, or in `zoo/embedded` for the package's own cards."""
 
-    file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    file: RelativePath
+    sha256: Digest
     bytes: int = Field(gt=0)
 
 
-class Autoencoder(_Strict):
-    """How pixels become what the model sees; `identity` for models of pixels."""
+class Origin(_Strict):
+    """Where somebody hosts the weights: a Hub repository, a direct link, or a page to fetch a file from by hand.
 
-    kind: Literal["identity"] = "identity"
+    Attributes:
+        repo, revision: Of the Hugging Face Hub.
+        url: A direct link.
+        page: Where a person finds the file.
+        file: Its name there.
+        format: What is in it: our own safetensors, or which family of foreign checkpoints.
+        sha256, bytes: Where they are known. A digest that is not known is recorded at the first download.
+        note: What to know before trusting it.
+    """
+
+    repo: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str | None = None
+    url: str | None = Field(None, pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])")
+    page: str | None = Field(None, pattern=r"^https://")
+    file: RelativePath
+    format: Format
+    sha256: Digest | None = None
+    bytes: int | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.repo, self.url, self.page)) != 1:
+            raise ValueError("an origin has exactly one of repo, url, page")
+        return self
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether a program can fetch it."""
+        return self.page is None
+
+    def __str__(self) -> str:
+        if self.repo:
+            return f"hub:{self.repo}" + (f"@{self.revision}" if self.revision else "") + f":{self.file}"
+        return self.url or f"{self.file} at {self.page}"
+
+
+class Autoencoder(_Strict):
+    """How pixels become what the model sees.
+
+    Attributes:
+        kind: `identity` for models of pixels, `kl` for latents of an AutoencoderKL.
+        repo: Its repository on the Hub.
+        scale, bias: What the model sees is `scale * latent + bias`.
+        downsampling: Pixels per latent position along each axis.
+    """
+
+    kind: Literal["identity", "kl"] = "identity"
+    repo: str = ""
+    scale: float = 1.0
+    bias: float = 0.0
+    downsampling: int = 1
 
 
 class Training(_Strict):
     """How the weights came about."""
 
-    recipe: str
     steps: int
     batch_size: int
     seconds: float | None = None
@@ -67,8 +128,13 @@ class Card(_Strict):
         method: How it was trained.
         path: The interpolant its velocity belongs to.
         resolution: Side of the images in pixels.
-        classes: Name of the list of class names in `conditioning/classes`.
+        classes: Name of the list of class names in `conditioning`; None for a model of text.
         protocol: Name of the default protocol in `protocols.toml`.
+        status: `embedded` in the package, on the `hub` as our own file, `upstream` as somebody's file that the
+            converter reads, or `recipe-only`: no weights anywhere that we know of.
+        origins: Where to get it, best first.
+        recipe: The module of `hastezoo.recipes` that trains it.
+        redistribution: Whether the weights may be passed on: the licence allows it, or states nothing, or forbids it.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -81,17 +147,34 @@ class Card(_Strict):
     path: Literal["linear", "cosine"] = "linear"
     resolution: int
     autoencoder: Autoencoder = Autoencoder()
-    classes: str
+    classes: str | None = None
     protocol: str
     status: Status
     weights: Weights | None = None
+    origins: list[Origin] = []
+    recipe: str = ""
     licence: str
+    redistribution: Literal["allowed", "unstated", "forbidden"] = "unstated"
     data: str = ""
     papers: list[str] = []
     training: Training | None = None
     results: list[Result] = []
 
     _folder: Path = PrivateAttr(default_factory=Path)
+
+    @model_validator(mode="after")
+    def _status_is_true(self) -> Self:
+        ours = any(origin.format == "hastezoo" and origin.downloadable for origin in self.origins)
+        foreign = any(origin.format != "hastezoo" for origin in self.origins)
+        true = {
+            "embedded": self.weights is not None,
+            "hub": ours,
+            "upstream": foreign,
+            "recipe-only": self.weights is None and not self.origins,
+        }
+        if not true[self.status]:
+            raise ValueError(f"status {self.status!r} does not fit its weights and origins")
+        return self
 
     @property
     def weights_path(self) -> Path | None:

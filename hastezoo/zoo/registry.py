@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 import tomllib
 import warnings
 from pathlib import Path
 
-import platformdirs
 from pydantic import ValidationError
 
 from hastezoo.errors import UserError, explain, nearest
+from hastezoo.home import home
 from hastezoo.sampling.protocol import Protocol
 from hastezoo.zoo.card import Card
 
 ZOO = Path(__file__).parent
 DEFAULT_CHECKPOINT = "sit-ti-digits"
-
-
-def home() -> Path:
-    """The user's store: `HASTEZOO_HOME`, or the platform's cache folder."""
-    return Path(os.environ.get("HASTEZOO_HOME") or platformdirs.user_cache_dir("hastezoo", appauthor=False))
 
 
 def read_card(path: Path, weights_folder: Path) -> Card:
@@ -43,8 +37,20 @@ def read_card(path: Path, weights_folder: Path) -> Card:
 @functools.cache
 def package_cards() -> dict[str, Card]:
     """The cards that ship with the package, by name."""
-    cards = (read_card(path, ZOO / "embedded") for path in sorted((ZOO / "cards").glob("*.toml")))
-    return {card.name: card for card in cards}
+    cards = [read_card(path, ZOO / "embedded") for path in (ZOO / "cards").glob("*.toml")]
+    return {card.name: card for card in sorted(cards, key=_rank)}
+
+
+def _rank(card: Card) -> tuple[bool, bool, int, int, int, str]:
+    """What runs at once first, then by family, resolution, size and method."""
+    return (
+        card.status != "embedded",
+        card.classes is None,
+        card.resolution,
+        round(card.parameters, -6),
+        ("plain", "repa", "haste").index(card.method),
+        card.name,
+    )
 
 
 def list_cards() -> list[Card]:
