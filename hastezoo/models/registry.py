@@ -40,6 +40,16 @@ ARCHITECTURES = {
     for size, values in SIT_SIZES.items()
     for patch in SIT_PATCHES
 }
+ARCHITECTURES["sit"] = Architecture("sit", "sit")  # a SiT of any other size, with every value in its config
+
+
+def architecture_of(config: dict[str, Any], family: str = "sit") -> str:
+    """The name that stands for a config's width, depth, heads and patch, or the family's where none does."""
+    for architecture in ARCHITECTURES.values():
+        values = architecture.config
+        if architecture.family == family and values and all(config.get(key) == value for key, value in values.items()):
+            return architecture.name
+    return family
 
 
 def list_architectures() -> list[str]:

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from hastezoo.errors import UserError
 from hastezoo.models.registry import create_model
+from hastezoo.zoo.modelfile import load_model, save_model
 from hastezoo.zoo.registry import find_card
-from hastezoo.zoo.weights import load_model, resolve, save_model
+from hastezoo.zoo.weights import resolve
 
 TINY = {"input_size": (4, 8), "in_channels": 1, "num_classes": 3, "width": 16, "depth": 1, "heads": 2}
 
@@ -36,7 +37,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_corrupted_embedded_file_is_refused(tmp_path: Path) -> None:
     card = find_card("sit-ti-digits").model_copy()
-    data = bytearray(resolve(card).read_bytes())
+    data = bytearray(resolve(card).path.read_bytes())
     data[-1] ^= 1
     card._folder = tmp_path
     (tmp_path / "sit-ti-digits.safetensors").write_bytes(data)
@@ -52,7 +53,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_card_without_weights_says_how_to_train_them() -> None:
-    card = find_card("sit-ti-digits").model_copy(update={"weights": None, "status": "recipe-only"})
+    card = find_card("sit-ti-digits").model_copy(update={"weights": None, "status": "recipe-only", "name": "mine"})
     with pytest.raises(UserError, match=r"python -m hastezoo\.recipes\.digits"):
         resolve(card)
 

@@ -1,0 +1,177 @@
+"""What a conversion takes and gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from hastezoo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHOWN = 3  # offending keys named in an error
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What shapes alone do not tell.
+
+    Attributes:
+        format: Which family the weights are of.
+        num_heads: Attention heads, where the width is not one of the published sizes.
+        input_size: Side of the input, where the file has no positions.
+        num_classes: Where the label table has no null row.
+        ema: Whether to take a container's EMA; None takes it where there is one.
+        args: Training arguments that came with the weights.
+    """
+
+    format: str | None = None
+    num_heads: int | None = None
+    input_size: int | None = None
+    num_classes: int | None = None
+    ema: bool | None = None
+    args: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Read them from a dict; `heads` is taken for `num_heads`.
+
+        Raises:
+            UserError: If a key is not known; it names the nearest.
+        """
+        values = {"num_heads" if key == "heads" else key: value for key, value in values.items()}
+        known = cls.__dataclass_fields__
+        for key in values:
+            if key not in known:
+                near = nearest(key, known, 1)
+                raise UserError(f"unknown hint {key!r}" + (f"; nearest: {near[0]}" if near else ""))
+        return cls(**values)
+
+    def with_args(self, args: dict[str, Any]) -> Self:
+        """The same with the training arguments of the container."""
+        return replace(self, args=args)
+
+    def arg(self, name: str) -> Any:
+        """A training argument, or None."""
+        return (self.args or {}).get(name)
+
+
+@dataclass
+class Converted:
+    """Weights in our names and convention.
+
+    Attributes:
+        origin: The format they came from, one of `convert.FORMATS`.
+        architecture: Registered name: `sit_xl_2`, or `sit` for an unnamed size.
+        config: Every value of the family's configuration.
+        state_dict: Exactly the keys of our module.
+        leftovers: What belongs to training and not to the model: the projectors, by their names in the file.
+        notes: What a user should know, such as positions that are not the usual table.
+    """
+
+    origin: str
+    architecture: str
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    leftovers: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def build(self) -> nn.Module:
+        """The model with these weights, in evaluation mode, in our convention of time and sign.
+
+        Raises:
+            UserError: If this version has no module for the architecture.
+        """
+        import torch
+
+        from hastezoo.models.registry import ARCHITECTURES, create_model
+
+        if self.architecture not in ARCHITECTURES:
+            raise UserError(
+                f"{self.architecture} has no module in this version; its weights can be converted, not yet run"
+            )
+        with torch.device("meta"):
+            model = create_model(self.architecture, **self.config)
+        model.load_state_dict(self.state_dict, assign=True)
+        return model.eval()
+
+
+def split(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state without the keys under some prefixes, and those keys."""
+    kept = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+    return kept, {key: value for key, value in state.items() if key.startswith(prefixes)}
+
+
+def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold a state dict against the shapes it must have, in both directions.
+
+    Raises:
+        UserError: If a key is missing, is too many, or has another shape.
+    """
+    extra = [key for key in state if key not in expected]
+    missing = [key for key in expected if key not in state]
+    for what, keys in (("keys that the model does not have", extra), ("lacks keys of the model", missing)):
+        if keys:
+            shown = ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+            text = f"the state dict has {len(keys)} {what}" if keys is extra else f"the state dict {what} ({len(keys)})"
+            raise UserError(f"{text}: {shown}")
+    for key, shape in expected.items():
+        if tuple(state[key].shape) != tuple(shape):
+            raise UserError(f"{key} has shape {tuple(state[key].shape)}, the model needs {tuple(shape)}")
+
+
+def depth_of(state: Mapping[str, Tensor], prefix: str) -> int:
+    """The number of blocks named `prefix.0`, `prefix.1`, ...
+
+    Raises:
+        UserError: If one is missing between others.
+    """
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
+    found = {int(match[1]) for key in state if (match := pattern.match(key))}
+    absent = sorted(set(range(max(found, default=-1) + 1)) - found)
+    if absent or not found:
+        which = f"{prefix}.{absent[0]}" if absent else f"{prefix}.*"
+        raise UserError(f"the state dict lacks {which}: the file is not whole, or of another format")
+    return len(found)
+
+
+def need(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
+    """The shape of a tensor that the architecture is read from.
+
+    Raises:
+        UserError: If it is missing or has another number of dimensions.
+    """
+    if key not in state:
+        raise UserError(f"the state dict lacks {key}, from which the architecture is read")
+    shape = tuple(state[key].shape)
+    if len(shape) != dimensions or not all(shape):
+        raise UserError(f"{key} has shape {shape}; {dimensions} dimensions are needed to read the architecture from it")
+    return shape
+
+
+def side_of(patches: int, patch_size: int) -> int:
+    """The side of a square input from its number of patches.
+
+    Raises:
+        UserError: If it is not square.
+    """
+    side = round(patches**0.5)
+    if side * side != patches:
+        raise UserError(f"pos_embed has {patches} positions, which is no square; only square inputs can be read")
+    return side * patch_size
+
+
+def compare_positions(state: Mapping[str, Tensor], width: int, side: int) -> list[str]:
+    """A note where the file's positions are not the sine-cosine table; they are kept all the same."""
+    from hastezoo.models.layers import sincos_positions
+
+    table = state["pos_embed"]
+    if table.is_meta:
+        return []
+    difference = float((table[0].float() - sincos_positions(width, side, side)).abs().max())
+    if difference <= 1e-3 * (1 if table.element_size() >= 4 else 10):  # half precision rounds the table
+        return []
+    return [f"pos_embed differs from the sine-cosine table by up to {difference:.2g}; the file's values are kept"]
