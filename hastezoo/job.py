@@ -36,6 +36,7 @@ class Request(BaseModel):
     """Everything that decides the images and their files; written into samples.json.
 
     Attributes:
+        weights, vae: What was named instead of the card's, and the autoencoder used; their digests pin both.
         labels, seeds: One per image, in order.
         conditions: How many conditions were crossed with seeds, for the shape of the grid.
     """
@@ -45,6 +46,9 @@ class Request(BaseModel):
     model: str
     weights: str | None = None
     weights_sha256: str
+    vae: str | None = None
+    vae_sha256: str = ""
+    vae_tiling: bool = False
     protocol: Protocol
     labels: list[Annotated[int, Field(ge=0)]]
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hastezoo.autoencoders import create_autoencoder, to_bytes
-from hastezoo.conditioning.labels import class_names, find_label, label_of_seed
+from hastezoo.autoencoders import to_bytes
+from hastezoo.conditioning.labels import find_label, label_of_seed
 from hastezoo.devices import find_device, find_dtype, fitting_batch_size
 from hastezoo.errors import UserError, explain
+from hastezoo.loading import check_runnable, load_autoencoder, load_classes, load_network
 from hastezoo.sampling import solvers
 from hastezoo.sampling.guidance import guided
 from hastezoo.sampling.interpolants import find_interpolant
@@ -25,7 +26,7 @@ from hastezoo.sampling.noise import NoiseSource
 from hastezoo.sampling.protocol import Protocol
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card, find_protocol
-from hastezoo.zoo.weights import load_model, resolve, sha256_of
+from hastezoo.zoo.weights import resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,6 +114,8 @@ class Pipeline:
         dtype: torch.dtype,
         weights_sha256: str = "",
         compile: bool = False,
+        vae: str | Path | None = None,
+        vae_tiling: bool = False,
     ) -> None:
         self.card = card
         self.device, self.dtype = device, dtype
@@ -122,12 +125,8 @@ class Pipeline:
         network = network.to(device=device, dtype=dtype).eval()
         self.network: Any = torch.compile(network) if compile else network
         self.path = find_interpolant(card.path)
-        self.autoencoder = create_autoencoder(card.autoencoder.kind)
-        self.names = class_names(card.classes)
-        if len(self.names) != self.config.num_classes:
-            raise UserError(
-                f"the weights have {self.config.num_classes} classes, but {card.name} has {len(self.names)}"
-            )
+        self.names = load_classes(card, self.config)
+        self.autoencoder = load_autoencoder(card, self.config, vae, device=device, tiling=vae_tiling)
 
     @classmethod
     def from_pretrained(
@@ -138,31 +137,40 @@ class Pipeline:
         dtype: str = "float32",
         weights: str | Path | None = None,
         compile: bool = False,
+        vae: str | Path | None = None,
+        vae_tiling: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
     ) -> Self:
-        """Load a checkpoint of the zoo.
+        """Load a checkpoint of the zoo, fetching its weights if they are not here.
 
         Args:
             name: As `hastezoo list` shows.
             device: auto, cpu, cuda, cuda:1, mps.
             dtype: Of the network: float32, bfloat16, float16. The solver's state stays float64.
-            weights: A file of your own for the card's architecture, instead of the card's.
+            weights: Weights of your own for the card's architecture, instead of the card's: a file (of ours, or one
+                that the converter reads), or `hub:owner/repo[@revision][:file]`.
             compile: Run the network through torch.compile.
+            vae: The autoencoder of a latent model, instead of the card's: ema, mse, a folder, or owner/name of the Hub.
+            vae_tiling: Decode in tiles, for images that do not fit the memory.
+            say, progress: Told of downloads and conversions.
 
         Raises:
             UserError: If the name, device or dtype is not to be had, or the weights do not verify.
         """
         card = find_card(name)
-        path = Path(weights) if weights is not None else resolve(card)
-        network, metadata = load_model(path)
-        if metadata["architecture"] != card.architecture:
-            raise UserError(f"{path} holds a {metadata['architecture']}, but {name} is a {card.architecture}")
+        check_runnable(card)
+        place, kind = find_device(device), find_dtype(dtype)  # refused before anything is downloaded
+        found = resolve(card, weights, say=say, progress=progress)
         return cls(
-            network,
+            load_network(card, found),
             card,
-            device=find_device(device),
-            dtype=find_dtype(dtype),
-            weights_sha256=sha256_of(path),
+            device=place,
+            dtype=kind,
+            weights_sha256=found.sha256,
             compile=compile,
+            vae=vae,
+            vae_tiling=vae_tiling,
         )
 
     @property

@@ -86,7 +86,7 @@ def run(
     from hastezoo.training.loop import train
     from hastezoo.training.objective import Denoising
     from hastezoo.training.processes import join_processes, leave_processes
-    from hastezoo.zoo.weights import save_model
+    from hastezoo.zoo.modelfile import save_model
 
     processes = join_processes(find_device(device))
     try:

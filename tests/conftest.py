@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Outputs of the reference implementations lie beside the checkout; tests that use them skip where they are absent.
 GOLDEN = Path(os.environ.get("HASTEZOO_GOLDEN", ROOT.parent / "shared" / "golden"))
+# So do the published figures, as a table.
+FACTS = Path(os.environ.get("HASTEZOO_FACTS", ROOT.parent / "shared" / "facts"))
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,16 @@ def golden() -> Any:
         return load_file(str(path))
 
     return load
+
+
+@pytest.fixture
+def reported() -> list[dict[str, str]]:
+    """The rows of the table of published figures."""
+    path = FACTS / "reported_results.csv"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(autouse=True)

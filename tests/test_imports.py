@@ -9,20 +9,31 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "timm", "torchvision", "sklearn", "scipy", "matplotlib", "torchdiffeq")
+HEAVY = (
+    "torch",
+    "timm",
+    "torchvision",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "torchdiffeq",
+    "diffusers",
+    "huggingface_hub",
+)
 
 # From the design: a room may import itself, the ground floor, and what is named here.
-GROUND = {"errors", "files", "pictures", "stores", "__init__"}
+GROUND = {"errors", "files", "pictures", "stores", "home", "digests", "hub", "__init__"}
 BELOW: dict[str, set[str]] = {
     "models": set(),
     "sampling": set(),
     "autoencoders": set(),
     "devices": set(),
     "conditioning": set(),
-    "zoo": {"models", "sampling", "autoencoders", "conditioning"},
+    "zoo": {"models", "sampling", "autoencoders", "conditioning", "devices"},
     "data": {"autoencoders", "conditioning", "models", "sampling"},
     "evaluation": {"data", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
-    "pipeline": {"zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
+    "loading": {"zoo", "autoencoders", "conditioning", "models", "sampling"},
+    "pipeline": {"loading", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
     "job": {"pipeline", "zoo", "autoencoders", "conditioning", "sampling"},
     "training": {"data", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices", "alignment"},
 }
@@ -44,7 +55,18 @@ def loaded_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("list",), ("list", "--json"), ("info", "sit-ti-digits"), ("sample", "--help"), ("--version",)],
+    [
+        ("--help",),
+        ("list",),
+        ("list", "--json"),
+        ("list", "--markdown"),
+        ("info", "sit-ti-digits"),
+        ("info", "sit-xl-haste"),
+        ("classes", "retriever", "--model", "sit-xl"),
+        ("cache", "list"),
+        ("sample", "--help"),
+        ("--version",),
+    ],
     ids=" ".join,
 )
 def test_looking_around_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:

@@ -171,7 +171,7 @@ def test_nan_is_not_sold_as_an_image(pipe: Pipeline, monkeypatch: pytest.MonkeyP
 
 
 def test_weights_with_other_classes_are_refused(pipe: Pipeline, tmp_path: Any) -> None:
-    from hastezoo.zoo.weights import save_model
+    from hastezoo.zoo.modelfile import save_model
 
     tiny = {"input_size": 8, "in_channels": 1, "num_classes": 5, "width": 16, "depth": 1, "heads": 1}
     save_model(tmp_path / "x.safetensors", hastezoo.create_model("sit_ti_2", **tiny), "sit_ti_2")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hastezoo.zoo.modelfile import load_model
 from hastezoo.zoo.registry import find_card
-from hastezoo.zoo.weights import load_model, resolve
+from hastezoo.zoo.weights import resolve
 
 
 @pytest.mark.slow
@@ -27,7 +28,10 @@ def test_the_recipe_makes_the_shipped_checkpoint(tmp_path: Path, root: Path, mon
     assert numbers["frechet"] <= 2 * numbers["frechet_train_to_test"]
     near = numbers["nearest_training_digit"]
     assert near["unguided"]["median"] > 0.9 * near["real_test"]["median"], "it memorises"
-    made, shipped = load_model(weights)[0].state_dict(), load_model(resolve(find_card("sit-ti-digits")))[0].state_dict()
+    made, shipped = (
+        load_model(weights)[0].state_dict(),
+        load_model(resolve(find_card("sit-ti-digits")).path)[0].state_dict(),
+    )
     apart = max(float((made[name] - shipped[name]).abs().max()) for name in shipped)
     scale = max(float(torch.linalg.vector_norm(value, float("inf"))) for value in shipped.values())
     assert apart < 0.5 * scale, "another model altogether"

@@ -10,9 +10,16 @@ from hastezoo import __version__
 
 COMMANDS = {
     "list": "What checkpoints there are, where their weights are, how good they are.",
-    "info": "Everything about one checkpoint.",
+    "info": "Everything about one checkpoint, or what a file of weights is.",
     "sample": "Draw images.",
+    "classes": "The classes of a checkpoint, by number and name.",
+    "pull": "Fetch a checkpoint's weights.",
+    "import": "Take a file of weights into the local store, converting it.",
+    "verify": "Check a checkpoint's weights: bytes, shapes, finite numbers.",
+    "cache": "What the local store holds; remove from it.",
+    "push": "Publish a checkpoint on the Hugging Face Hub.",
 }
+MODULES = {"import": "import_file"}  # `import` is no name for a module
 
 
 class LazyCommands(click.Group):
@@ -24,7 +31,7 @@ class LazyCommands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"hastezoo.cli.{name.replace('-', '_')}")
+        module = importlib.import_module(f"hastezoo.cli.{MODULES.get(name, name).replace('-', '_')}")
         command = module.command
         assert isinstance(command, click.Command)
         return command

@@ -23,6 +23,8 @@ LARGEST_SEED = 2**63 - 1
 FROM_FILE = (
     "model",
     "weights",
+    "vae",
+    "vae_tiling",
     "classes",
     "number",
     "seed",
@@ -92,16 +94,16 @@ def _check_file_alone(context: click.Context) -> None:
         )
 
 
-def _load(options: dict[str, Any], request: Request | None) -> Pipeline:
+def _load(options: dict[str, Any], request: Request | None, quiet: bool) -> Pipeline:
+    from hastezoo.cli.transfers import transfers
     from hastezoo.pipeline import Pipeline
 
-    if request is None:
-        name, weights, dtype, compiled = options["model"], options["weights"], options["dtype"], options["compile"]
-        device = options["device"]
-    else:
-        name, weights, dtype, compiled = request.model, request.weights, request.dtype, request.compile
-        device = request.device if options["device"] == "auto" else options["device"]
-    return Pipeline.from_pretrained(name, device=device, dtype=dtype, weights=weights, compile=compiled)
+    keys = ("weights", "dtype", "compile", "vae", "vae_tiling")
+    chosen = {key: options[key] if request is None else getattr(request, key) for key in keys}
+    name = options["model"] if request is None else request.model
+    device = request.device if request is not None and options["device"] == "auto" else options["device"]
+    with transfers(quiet=quiet) as (say, progress):
+        return Pipeline.from_pretrained(name, device=device, say=say, progress=progress, **chosen)
 
 
 def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> Request:
@@ -117,8 +119,11 @@ def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> R
     weights = options["weights"]
     return Request(
         model=options["model"],
-        weights=str(Path(weights).resolve()) if weights else None,
+        weights=_settled(weights),
         weights_sha256=pipeline.weights_sha256,
+        vae=pipeline.autoencoder.source or None,
+        vae_sha256=pipeline.autoencoder.sha256,
+        vae_tiling=options["vae_tiling"],
         protocol=protocol,
         labels=labels,
         seeds=seeds * max(1, len(classes)),
@@ -131,6 +136,24 @@ def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> R
     )
 
 
+def _settled(weights: str | None) -> str | None:
+    """A file by its absolute path, so that another working directory finds it; a place on the Hub as it is."""
+    return weights if weights is None or weights.startswith("hub:") else str(Path(weights).resolve())
+
+
+def _check_same(source: Path, request: Request, pipeline: Pipeline) -> None:
+    """What a request recorded must be what was loaded, or its images would be others."""
+    for what, then, now in (
+        ("weights", request.weights_sha256, pipeline.weights_sha256),
+        ("autoencoder", request.vae_sha256, pipeline.autoencoder.sha256),
+    ):
+        if then != now:
+            raise UserError(
+                f"{source} was made with another {what} (sha256 {then[:12]}...) than {request.model} has now "
+                f"({now[:12]}...)"
+            )
+
+
 def _default_folder(request: Request, batch_size: str) -> Path:
     """The same command goes to the same folder, so that repeating it goes on where it stopped."""
     settings = request.model_dump_json(exclude={"batch_size"}) + batch_size
@@ -140,7 +163,9 @@ def _default_folder(request: Request, batch_size: str) -> Path:
 
 @click.command("sample")
 @click.option("--model", default=DEFAULT_CHECKPOINT, show_default=True, help="Checkpoint; `hastezoo list` shows all.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights of your own instead of the checkpoint's.")
+@click.option("--weights", metavar="FILE|hub:REPO", help="Weights of your own: a file, or hub:owner/repo[@rev][:file].")
+@click.option("--vae", metavar="VAE", help="Autoencoder of a latent model: ema, mse, a folder, owner/name.")
+@click.option("--vae-tiling", is_flag=True, help="Decode in tiles, for images that do not fit the memory.")
 @click.option(
     "--class",
     "classes",
@@ -220,15 +245,12 @@ def command(
     from hastezoo.job import Job, read_record, with_recorded_batch_size
 
     request = read_record(source) if source is not None else None
-    pipeline = _load(options, request)
+    pipeline = _load(options, request, quiet)
     if request is None:
         request = _request(options, seeds, pipeline)
-    elif request.weights_sha256 != pipeline.weights_sha256:
-        raise UserError(
-            f"{source} was made with other weights (sha256 {request.weights_sha256[:12]}...) than "
-            f"{request.model} has now ({pipeline.weights_sha256[:12]}...)"
-        )
-    elif str(pipeline.device) != request.device:
+    else:
+        assert source is not None
+        _check_same(source, request, pipeline)
         request = request.model_copy(update={"device": str(pipeline.device)})
     automatic = source is None and options["batch_size"] == "auto"
     out = out or _default_folder(request, "auto" if automatic else str(request.batch_size))

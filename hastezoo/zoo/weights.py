@@ -1,137 +1,199 @@
-"""From a card to a verified local file, and from a file to a model. Files are safetensors with the config inside."""
+"""From what a user names to a verified file of weights on this machine.
+
+The order: a file or a place on the Hub that is named > the package > the local store > the card's origins, best first.
+Foreign files are converted into the store once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from hastezoo import hub
+from hastezoo.digests import recorded_sha256
 from hastezoo.errors import UserError
-from hastezoo.files import atomic_write
-from hastezoo.zoo.card import Card
+from hastezoo.home import home
+from hastezoo.zoo import store
+from hastezoo.zoo.card import Card, Origin
+from hastezoo.zoo.download import Progress, download
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-FORMAT = "hastezoo-1"
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+Say = Callable[[str], None]
+"""Told what long work begins."""
 
 
-def resolve(card: Card) -> Path:
-    """The card's file of weights, with its sha256 verified.
+@dataclass(frozen=True)
+class Resolved:
+    """A file of weights that was found.
+
+    Attributes:
+        path: Where it is.
+        sha256: Its digest, verified wherever there is something to hold it against.
+        source: Where it is from, in words.
+        foreign: Whether it has to be converted when it is loaded.
+    """
+
+    path: Path
+    sha256: str
+    source: str
+    foreign: bool = False
+
+
+def resolve(
+    card: Card,
+    weights: str | Path | None = None,
+    *,
+    local: bool = False,
+    say: Say = lambda text: None,
+    progress: Progress = lambda done, total: None,
+) -> Resolved:
+    """The checkpoint's weights, fetched if need be.
+
+    Args:
+        card: The checkpoint.
+        weights: A file, or `hub:owner/repo[@revision][:file]`, to use instead of what the card names.
+        local: Look on this machine only.
+        say: Told what is being downloaded or converted.
+        progress: Told of the bytes of a direct download.
 
     Raises:
-        UserError: If there is no file, or it is not the one the card describes.
+        UserError: If there are none to be had, with the commands that get them; or they are not what they should be.
     """
+    if weights is not None:
+        return named(weights)
+    if card.weights is not None:
+        return _packaged(card)
+    found: store.Entry | Resolved | None = store.find(card.name)
+    if found is None and not local:
+        found = _obtain(card, say, progress)
+    if found is None:
+        raise UserError(how_to_get(card))
+    return _stored(found) if isinstance(found, store.Entry) else found
+
+
+def named(weights: str | Path) -> Resolved:
+    """Weights that the user names: a file, or a place on the Hub.
+
+    Raises:
+        UserError: If there are none.
+    """
+    from hastezoo.zoo.modelfile import is_ours
+
+    text = str(weights)
+    if text.startswith(hub.PREFIX):
+        place = hub.parse(text)
+        path, source = hub.fetch(place), str(place)
+    else:
+        path = Path(weights)
+        source = str(path)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name the file of weights in it")
+        if not path.is_file():
+            hint = f"; did you mean hub:{text}?" if text.count("/") == 1 and not path.suffix else ""
+            raise UserError(f"there is no file {path}{hint}")
+    return Resolved(path, recorded_sha256(path), source, foreign=not is_ours(path))
+
+
+def _packaged(card: Card) -> Resolved:
     path = card.weights_path
-    if card.weights is None or path is None:
-        recipe = f"; train it with `python -m hastezoo.recipes.{card.training.recipe}`" if card.training else ""
-        raise UserError(f"{card.name} has no weights here ({card.status}){recipe}, or name a file with --weights")
+    assert card.weights is not None and path is not None
     if not path.is_file():
         raise UserError(
             f"{card.name}: the weights {path} are missing; reinstall hastezoo, or name a file with --weights"
         )
-    digest = sha256_of(path)
+    digest = recorded_sha256(path)
     if digest != card.weights.sha256:
         raise UserError(
             f"{card.name}: the weights {path} are corrupted (sha256 {digest[:12]}..., the card says "
             f"{card.weights.sha256[:12]}...); reinstall hastezoo"
         )
-    return path
+    return Resolved(path, digest, "the package")
 
 
-def save_model(path: Path, model: nn.Module, architecture: str, **facts: Any) -> None:
-    """Write a model as safetensors with its architecture, config and further facts in the metadata, atomically.
-
-    Args:
-        path: Final name; it appears whole or not at all.
-        model: A model with a `config` dataclass.
-        architecture: Registered name.
-        **facts: JSON values worth keeping, such as `step=10000`.
-    """
-    from dataclasses import asdict
-
-    from safetensors.torch import save
-
-    metadata = {"format": FORMAT, "architecture": architecture, "config": json.dumps(asdict(model.config))}  # type: ignore[call-overload]
-    metadata |= {key: json.dumps(value) for key, value in facts.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_write(path, _sorted_header(save(tensors, metadata)))
+def _stored(entry: store.Entry) -> Resolved:
+    digest = recorded_sha256(entry.path)
+    name = entry.record.name
+    if digest != entry.record.sha256:
+        raise UserError(
+            f"{name}: the stored weights {entry.path} have changed since they were written (sha256 {digest[:12]}..., "
+            f"recorded {entry.record.sha256[:12]}...); `hastezoo cache remove {name}`, then get them again"
+        )
+    return Resolved(entry.path, digest, f"the store (from {entry.record.source})")
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """The same file with its metadata in alphabetical order: safetensors writes them in a random one.
-
-    So the same tensors and facts give the same sha256.
-    """
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file.
-
-    Raises:
-        UserError: If the file is not one that `save_model` wrote.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by hastezoo (its metadata has no format {FORMAT!r})")
-    return metadata
+def _obtain(card: Card, say: Say, progress: Progress) -> store.Entry | Resolved | None:
+    """Try the card's origins in turn; the first that works is used."""
+    troubles = []
+    cut_off = False
+    with store.lock(card.name):
+        entry = store.find(card.name)  # another process may have been quicker
+        if entry is not None:
+            return entry
+        for origin in card.origins:
+            if not origin.downloadable or (origin.repo and cut_off):
+                continue
+            try:
+                return _from_origin(card, origin, say, progress)
+            except UserError as error:
+                cut_off = cut_off or isinstance(error, hub.Unreachable)
+                troubles.append(str(error))
+    if troubles:
+        raise UserError(
+            f"{card.name} could not be fetched: {'; '.join(troubles)}. With a file that you have: "
+            f"`hastezoo import {card.name} {Path(card.origins[0].file).name}`"
+        )
+    return None
 
 
-def load_model(path: Path) -> tuple[nn.Module, dict[str, str]]:
-    """The model in a file of ours, in evaluation mode on the CPU, and the file's metadata.
+def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> store.Entry | Resolved:
+    from hastezoo.zoo.importing import misfit, open_weights, store_weights
 
-    Raises:
-        UserError: If the file is not one of ours, or its tensors do not fit its config.
-    """
-    import torch
-
-    from hastezoo.models.registry import create_model
-
-    metadata = read_header(path)
-    state = _read_tensors(path)
-    try:
-        with torch.device("meta"):
-            model = create_model(metadata["architecture"], **_config(metadata))
-        model.load_state_dict(state, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: the weights do not fit their own config: {reason[:200]}") from None
-    return model.eval().requires_grad_(False), metadata
-
-
-def _config(metadata: dict[str, str]) -> dict[str, Any]:
-    config = json.loads(metadata["config"])
-    if isinstance(config.get("input_size"), list):  # JSON has no tuples
-        config["input_size"] = tuple(config["input_size"])
-    return config
+    say(f"fetching {card.name} from {origin}")
+    if origin.repo:
+        path = hub.fetch(hub.Place(origin.repo, origin.revision, origin.file))
+    else:
+        assert origin.url is not None
+        path = download(origin.url, home() / "downloads" / card.name / origin.file, progress=progress)
+    digest = recorded_sha256(path)
+    if origin.sha256 is not None and digest != origin.sha256:
+        if origin.url:
+            path.unlink(missing_ok=True)
+        raise UserError(f"{origin} has sha256 {digest[:12]}..., the card says {origin.sha256[:12]}...: not loaded")
+    if origin.format == "hastezoo":
+        return Resolved(path, digest, str(origin))
+    say(f"converting {path.name}, once")
+    opened = open_weights(path, format=origin.format)
+    reason = misfit(card, opened.converted)
+    if reason:
+        raise UserError(f"{origin} holds other weights than {card.name} has: {reason}")
+    entry = store_weights(card, opened, path, None, str(origin))
+    if origin.url:  # the Hub's cache is shared with other programs and stays
+        path.unlink(missing_ok=True)
+    return entry
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def how_to_get(card: Card) -> str:
+    """One line: the weights are not here, and the commands that get them."""
+    ways = []
+    fetchable = [origin for origin in card.origins if origin.downloadable]
+    if fetchable:
+        ways.append(f"`hastezoo pull {card.name}` (from {fetchable[0]})")
+    for origin in card.origins:
+        if not origin.downloadable:
+            ways.append(f"get {origin}, then `hastezoo import {card.name} {origin.file}`")
+    if recipe_exists(card):
+        ways.append(f"train them: `python -m hastezoo.recipes.{card.recipe}`")
+    if not card.origins:
+        ways.append("nobody hosts them that we know of; name a file of your own with --weights")
+    return f"{card.name} has no weights here: " + "; or ".join(ways)
 
-    try:
-        return load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from None
+
+def recipe_exists(card: Card) -> bool:
+    """Whether this version has the recipe that trains the checkpoint."""
+    return bool(card.recipe) and importlib.util.find_spec(f"hastezoo.recipes.{card.recipe}") is not None
+
+
+def is_here(card: Card) -> bool:
+    """Whether the weights can be loaded without a network: from the package or the store."""
+    return card.weights is not None or card.name in store.entries()

@@ -20,7 +20,12 @@ def test_list_shows_every_checkpoint_and_what_is_known_of_it() -> None:
     output = run("list")
     for card in list_cards():
         row = next(line for line in output.splitlines() if line.startswith(card.name))
-        assert card.architecture in row and card.status in row and f"{card.parameters / 1e6:.1f} M" in row
+        assert (
+            card.architecture in row
+            and card.status in row
+            and ("yes" in row) == (card.weights is not None)
+            and f"{card.parameters / 1e6:.1f} M" in row
+        )
         measured = card.best("measured")
         assert measured is None or f"{measured.value:g}" in row
 
@@ -42,7 +47,8 @@ def test_info_shows_the_whole_card() -> None:
 def test_unknown_name_is_one_line() -> None:
     result = CliRunner().invoke(main, ["info", "sit-ti-digit"])
     assert result.exit_code == 2
-    assert result.output == "error: unknown model 'sit-ti-digit'; nearest: sit-ti-digits (`hastezoo list` shows all)\n"
+    assert result.output.startswith("error: unknown model 'sit-ti-digit'; nearest: sit-ti-digits")
+    assert result.output.count("\n") == 1
 
 
 def test_unknown_command_names_the_nearest() -> None:
