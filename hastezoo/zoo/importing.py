@@ -156,22 +156,15 @@ def import_file(
 
 
 def open_for(card: Card, path: Path, ema: bool | None = None, format: str | None = None) -> Opened:
-    """Open a file with the card's word for what cannot be seen: an original SiT without learn_sigma, say.
+    """Open a file with the card's word for what cannot be seen, such as heads, or which way time runs.
 
     Raises:
         UserError: As `open_weights`.
     """
-    if format is not None:
-        return open_weights(path, ema=ema, format=format)
-    try:
-        return open_weights(path, ema=ema)
-    except UserError as error:
-        if "say format=" not in str(error):
-            raise
-    fallback = {"repa": "repa", "haste": "haste"}.get(card.method) or (
-        "sit" if card.config.get("reversed_time") else "repa"
-    )
-    return open_weights(path, ema=ema, format=fallback)
+    config = card_config(card)
+    family = {"repa": "repa", "haste": "haste"}.get(card.method, "sit" if config.get("reversed_time") else "repa")
+    fallback = {"format": family, "num_heads": config.get("heads"), "input_size": config.get("input_size")}
+    return open_weights(path, ema=ema, format=format, fallback=fallback)
 
 
 def store_weights(card: Card, opened: Opened, path: Path, dtype: str | None, source: str | None) -> store.Entry:

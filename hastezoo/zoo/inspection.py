@@ -15,6 +15,11 @@ TIME = {
     True: "t = 0 is noise, velocity data - noise (original SiT); turned round when it is loaded",
 }
 WHICH = {"ema": "EMA", "model": "raw, not EMA", "unknown": "not stated (a bare state dict)"}
+UNKNOWN = {
+    "format": "undecided between sit (t = 0 is noise) and repa or haste (t = 0 is data): say --format when importing",
+    "num_heads": "not readable from the file",
+    "input_size": "not readable from the file",
+}
 ARGUMENTS = ("model", "resolution", "image_size", "encoder_depth", "enc_type", "proj_coeff", "attn_coeff", "path_type")
 
 
@@ -27,20 +32,8 @@ def describe_file(path: Path) -> dict[str, object]:
     facts: dict[str, object] = {"file": str(path), "bytes": f"{path.stat().st_size:,}" if path.is_file() else "-"}
     if is_ours(path):
         return facts | _ours(path)
-    try:
-        return facts | _foreign(open_weights(path))
-    except UserError as error:
-        if "say format=" not in str(error):
-            raise
-        undecided = open_weights(path, format="repa")  # the shapes are the same either way
-        return (
-            facts
-            | _foreign(undecided)
-            | {
-                "format": "undecided between sit and repa or haste: say --format when importing",
-                "time": "depends on the format",
-            }
-        )
+    opened = open_weights(path, fallback={"format": "repa", "num_heads": 1, "input_size": 32})
+    return facts | _foreign(opened) | {key: UNKNOWN[key] for key in opened.converted.assumed}
 
 
 def _ours(path: Path) -> dict[str, object]:
@@ -68,18 +61,22 @@ def _ours(path: Path) -> dict[str, object]:
 
 def _foreign(opened: Opened) -> dict[str, object]:
     converted = opened.converted
+    behind = {"num_heads": "heads", "input_size": "input_size", "format": "reversed_time"}
+    hidden = {behind[one] for one in converted.assumed}
     projectors = sum(tensor.numel() for tensor in converted.leftovers.values())
     facts: dict[str, object] = {
         "container": opened.container,
         "format": converted.origin,
         "architecture": converted.architecture,
-        "config": _shown(converted.config),
+        "config": _shown({key: value for key, value in converted.config.items() if key not in hidden}),
         "parameters": f"{sum(t.numel() for name, t in converted.state_dict.items() if name != 'pos_embed'):,}",
         "projectors": f"{projectors:,} parameters, kept apart" if projectors else "none",
         "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in converted.state_dict.values()})),
         "weights": WHICH[opened.which],
         "step": opened.step if opened.step is not None else "not stated",
-        "time": TIME[bool(converted.config.get("reversed_time"))],
+        "time": "depends on the format"
+        if "format" in converted.assumed
+        else TIME[bool(converted.config.get("reversed_time"))],
     }
     arguments = {key: opened.args[key] for key in ARGUMENTS if key in opened.args}
     if arguments:

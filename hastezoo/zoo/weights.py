@@ -147,7 +147,7 @@ def _obtain(card: Card, say: Say, progress: Progress) -> store.Entry | Resolved 
 
 
 def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> store.Entry | Resolved:
-    from hastezoo.zoo.importing import misfit, open_weights, store_weights
+    from hastezoo.zoo.importing import misfit, open_for, store_weights
 
     say(f"fetching {card.name} from {origin}")
     if origin.repo:
@@ -163,7 +163,7 @@ def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> st
     if origin.format == "hastezoo":
         return Resolved(path, digest, str(origin))
     say(f"converting {path.name}, once")
-    opened = open_weights(path, format=origin.format)
+    opened = open_for(card, path, format=origin.format)
     reason = misfit(card, opened.converted)
     if reason:
         raise UserError(f"{origin} holds other weights than {card.name} has: {reason}")

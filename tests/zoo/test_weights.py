@@ -1,38 +1,28 @@
-"""Files of weights: round trip, verification, and everything that can be wrong with them."""
+"""Finding weights: the order of places, what is verified, and what is said where there are none."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from hastezoo.errors import UserError
-from hastezoo.models.registry import create_model
-from hastezoo.zoo.modelfile import load_model, save_model
+from hastezoo.loading import load_network
+from hastezoo.zoo import store
+from hastezoo.zoo.importing import import_file
+from hastezoo.zoo.modelfile import save_model
 from hastezoo.zoo.registry import find_card
 from hastezoo.zoo.weights import resolve
+from tests.local_hub import LocalHub
+from tests.zoo.cards import origin, write_card
+from tests.zoo.foreign import random_sit, save_repa, state_of
 
-TINY = {"input_size": (4, 8), "in_channels": 1, "num_classes": 3, "width": 16, "depth": 1, "heads": 2}
-
-
-def saved(path: Path) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = create_model("sit_ti_2", **TINY)
-    save_model(path, model, "sit_ti_2", weights="ema", step=7)
-    return model
-
-
-def test_round_trip(tmp_path: Path) -> None:
-    model = saved(tmp_path / "m.safetensors")
-    loaded, metadata = load_model(tmp_path / "m.safetensors")
-    assert loaded.config == model.config and metadata["step"] == "7"
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor)
-    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["m.safetensors"]
+REPO = "someone/model"
 
 
 def test_corrupted_embedded_file_is_refused(tmp_path: Path) -> None:
@@ -58,39 +48,176 @@ def test_card_without_weights_says_how_to_train_them() -> None:
         resolve(card)
 
 
-def test_unusable_files_are_refused_in_one_line(tmp_path: Path) -> None:
-    good = tmp_path / "good.safetensors"
-    saved(good)
-    data = good.read_bytes()
-    files = {
-        "truncated": data[:-100],
-        "empty": b"",
-        "text": b"not weights at all",
-        "lying": (2**40).to_bytes(8, "little") + data[8:],
-    }
-    for name, content in files.items():
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(UserError, match="not a readable safetensors file") as caught:
-            load_model(path)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="there is no file"):
-        load_model(tmp_path / "absent")
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
+    return tmp_path / "last.pt"
 
 
-def test_foreign_and_unfitting_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="not written by hastezoo"):
-        load_model(path)
-    model = create_model("sit_ti_2", **TINY)
-    for config, tensors in (
-        ({**TINY, "width": 32}, model.state_dict()),
-        (TINY, {**model.state_dict(), "blocks.1.extra": torch.zeros(1)}),
-        ({**TINY, "naem": 1}, model.state_dict()),
+def ours(path: Path, seed: int = 0) -> bytes:
+    model = random_sit(seed)
+    save_model(path, model, "sit", weights="ema")
+    return path.read_bytes()
+
+
+def test_order_of_places(own_home: Path, local_hub: LocalHub, foreign: Path, tmp_path: Path) -> None:
+    """Named file, named place on the Hub, store, the card's repository, its link: each wins over what follows."""
+    first = ours(tmp_path / "hub.safetensors", seed=1)
+    local_hub.files[REPO, "model.safetensors"] = first
+    local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(foreign.read_bytes()).hexdigest()}"
+    by_link = origin(url=link, file="last.pt", format="haste")
+    by_hub = origin(repo=REPO, file="model.safetensors", format="hastezoo")
+    card = write_card(own_home, origins=by_link)
+    assert resolve(card).source == f"the store (from {link})"
+    store.remove("tiny")
+    card = write_card(own_home, origins=by_hub + by_link)
+    assert resolve(card).source == f"hub:{REPO}:model.safetensors"
+    import_file(card, foreign)
+    assert resolve(card).source == f"the store (from {foreign})"
+    named = resolve(card, "hub:x/y")
+    assert named.foreign and named.source == "hub:x/y" and named.path.name == "last.pt"
+    assert resolve(card, foreign).path == foreign
+
+
+def test_all_places_give_the_same_network(own_home: Path, local_hub: LocalHub, foreign: Path, tmp_path: Path) -> None:
+    local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
+    local_hub.files["x/z", "model.safetensors"] = ours(tmp_path / "hub.safetensors")
+    card = write_card(own_home, origins=origin(repo="x/y", file="last.pt", format="haste"))
+    expected = state_of(random_sit())
+    for weights in (None, foreign, "hub:x/y", "hub:x/z"):
+        network = load_network(card, resolve(card, weights))
+        state = network.state_dict()
+        assert all(torch.equal(state[key], expected[key]) for key in expected) and state.keys() == expected.keys()
+        assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_foreign_weights_are_fetched_and_converted_once(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    data = foreign.read_bytes()
+    local_hub.files["x/y", "last.pt"] = data
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(data).hexdigest()}"
+    told: list[str] = []
+    sha = hashlib.sha256(data).hexdigest()
+    card = write_card(own_home, origins=origin(url=link, file="last.pt", format="haste", sha256=sha))
+    found = resolve(card, say=told.append)
+    assert [line.split()[0] for line in told] == ["fetching", "converting"]
+    record = store.find("tiny").record  # type: ignore[union-attr]
+    assert (record.source_sha256, record.sha256, record.step) == (sha, found.sha256, 1234)
+    asked = len(local_hub.requests)
+    assert resolve(card, say=told.append) == found
+    assert len(local_hub.requests) == asked and len(told) == 2
+    assert not list((own_home / "downloads").rglob("*.pt")), "the link's file is not needed any more"
+
+
+def test_another_sha256_never_loads(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(foreign.read_bytes()).hexdigest()}"
+    for place in ({"repo": "x/y"}, {"url": link}):
+        card = write_card(own_home, origins=origin(**place, file="last.pt", format="haste", sha256="0" * 64))
+        with pytest.raises(UserError, match=r"the card says 0{12}\.\.\.: not loaded"):
+            resolve(card)
+        assert store.find("tiny") is None
+
+
+def test_the_next_origin_is_tried(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
+    gone = origin(repo="no/body", file="last.pt", format="haste")
+    card = write_card(own_home, origins=gone + origin(repo="x/y", file="last.pt", format="haste"))
+    assert resolve(card).source == "the store (from hub:x/y:last.pt)"
+    card = write_card(own_home, "other", origins=gone)
+    with pytest.raises(
+        UserError, match=r"other could not be fetched: .*no such repository.*hastezoo import other last\.pt"
     ):
-        metadata = {"format": "hastezoo-1", "architecture": "sit_ti_2", "config": json.dumps(config)}
-        save_file(tensors, path, metadata)
-        with pytest.raises(UserError, match="do not fit their own config") as caught:
-            load_model(path)
-        assert "\n" not in str(caught.value)
+        resolve(card)
+
+
+def test_a_page_is_named_with_the_command_that_follows(own_home: Path) -> None:
+    card = write_card(own_home, origins=origin(page="https://drive.example/x", file="2.pt", format="haste"))
+    with pytest.raises(UserError, match=r"get 2\.pt at https://drive\.example/x, then `hastezoo import tiny 2\.pt`"):
+        resolve(card)
+
+
+def test_stored_weights_that_changed_are_refused(own_home: Path, foreign: Path) -> None:
+    card = write_card(own_home)
+    entry = import_file(card, foreign)
+    data = bytearray(entry.path.read_bytes())
+    data[-1] ^= 1
+    entry.path.write_bytes(data)
+    with pytest.raises(UserError, match="have changed since they were written"):
+        resolve(card)
+
+
+def test_a_large_file_is_hashed_once(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hastezoo import digests
+
+    path = tmp_path / "large"
+    path.write_bytes(bytes(digests.SMALL + 1))
+    calls = []
+    monkeypatch.setattr(digests, "sha256_of", lambda path: calls.append(path) or "0" * 64)
+    assert digests.recorded_sha256(path) == digests.recorded_sha256(path) == "0" * 64
+    assert len(calls) == 1
+    os.utime(path, ns=(1, 1))
+    digests.recorded_sha256(path)
+    assert len(calls) == 2, "another time of change means another look"
+
+
+def test_weights_that_are_not_there(own_home: Path, tmp_path: Path) -> None:
+    card = write_card(own_home)
+    with pytest.raises(UserError, match="there is no file nothing"):
+        resolve(card, tmp_path.joinpath("nothing").relative_to(tmp_path))
+    with pytest.raises(UserError, match="did you mean hub:owner/name"):
+        resolve(card, "owner/name")
+    with pytest.raises(UserError, match="is a folder"):
+        resolve(card, tmp_path)
+
+
+def _resolve_in_a_process(home: str, name: str, url: str, results: multiprocessing.Queue[str]) -> None:
+    os.environ["HASTEZOO_HOME"] = home
+    results.put(resolve(find_card(name)).sha256)
+
+
+def test_two_processes_fetch_and_convert_once(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    data = foreign.read_bytes()
+    local_hub.files["x/y", "last.pt"] = data
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(data).hexdigest()}"
+    write_card(own_home, origins=origin(url=link, file="last.pt", format="haste"))
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    arguments = (str(own_home), "tiny", link, results)
+    running = [context.Process(target=_resolve_in_a_process, args=arguments) for _ in range(2)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0, 0]
+    found = {results.get(timeout=10) for _ in running}
+    assert len(found) == 1 and local_hub.sent == len(data)
+
+
+def test_a_store_whose_making_was_killed_is_whole_again(own_home: Path, foreign: Path) -> None:
+    card = write_card(own_home)
+    entry = import_file(card, foreign)
+    old = entry.folder.with_name(".tiny.old")
+    entry.folder.rename(old)  # killed between the two renames
+    (entry.folder.with_name(".tiny.new")).mkdir()
+    assert store.entries() == []
+    with pytest.raises(RuntimeError), store.making("tiny"):
+        assert store.find("tiny") is not None, "the old weights are back before new ones are made"
+        raise RuntimeError
+    assert store.find("tiny") == entry and store.entries() == ["tiny"]
+
+
+def test_a_broken_record_says_what_to_do(own_home: Path, foreign: Path) -> None:
+    entry = import_file(write_card(own_home), foreign)
+    for text in ("{", "{}", "[]"):
+        (entry.folder / "record.json").write_text(text)
+        with pytest.raises(UserError, match="hastezoo cache remove tiny"):
+            store.find("tiny")
+    assert store.remove("tiny") > 0 and store.entries() == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "a/b", ".", "..", "", "a\\b"])
+def test_names_do_not_leave_the_store(own_home: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no name of a checkpoint"):
+        store.remove(name)
+    assert shutil.disk_usage(own_home.parent)

@@ -48,17 +48,26 @@ def convert(state_dict: Mapping[str, Any], hints: Mapping[str, Any] | None = Non
     if given.args is None:
         given = given.with_args(checkpoint.args)
     name = detect(state, given)
-    return FORMATS[name](state, given)
+    if name is not None:
+        return FORMATS[name](state, given)
+    if "format" not in given.fallback:
+        raise UserError(
+            "these weights may be an original SiT without learn_sigma (t = 0 is noise) or a REPA or HASTE model "
+            "without its projectors (t = 0 is data), and nothing in them tells which: say format=sit, repa or haste"
+        )
+    converted = FORMATS[given.fallback["format"]](state, given)
+    converted.assumed += ("format",)
+    return converted
 
 
-def detect(state: Mapping[str, Tensor], hints: Hints) -> str:
-    """The name of the format.
+def detect(state: Mapping[str, Tensor], hints: Hints) -> str | None:
+    """The name of the format, or None where it cannot be decided.
 
     The two families of SiT share their parameter names and run time in opposite directions, so what cannot be told
-    apart is refused and not guessed: plain SiT weights without `learn_sigma` and without projectors.
+    apart is not guessed: plain SiT weights without `learn_sigma` and without projectors.
 
     Raises:
-        UserError: If it is none that we know, or not decidable.
+        UserError: If it is none that we know.
     """
     if hints.format is not None:
         if hints.format not in FORMATS:
@@ -71,10 +80,4 @@ def detect(state: Mapping[str, Tensor], hints: Hints) -> str:
     if not sit.looks_like_it(state):
         shown = ", ".join(list(state)[:3]) or "none"
         raise UserError(f"no known format: {len(state)} keys, the first: {shown}; known: {', '.join(FORMATS)}")
-    found = sit.detect(state, hints)
-    if found is None:
-        raise UserError(
-            "these weights may be an original SiT without learn_sigma (t = 0 is noise) or a REPA or HASTE model "
-            "without its projectors (t = 0 is data), and nothing in them tells which: say format=sit, repa or haste"
-        )
-    return found
+    return sit.detect(state, hints)

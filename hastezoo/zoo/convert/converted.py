@@ -26,6 +26,8 @@ class Hints:
         num_classes: Where the label table has no null row.
         ema: Whether to take a container's EMA; None takes it where there is one.
         args: Training arguments that came with the weights.
+        fallback: `format`, `num_heads` and `input_size` to take where neither the file nor a hint tells, such as what a
+            card says. What is taken from it is named in `Converted.assumed`.
     """
 
     format: str | None = None
@@ -34,6 +36,7 @@ class Hints:
     num_classes: int | None = None
     ema: bool | None = None
     args: dict[str, Any] | None = None
+    fallback: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -70,6 +73,7 @@ class Converted:
         state_dict: Exactly the keys of our module.
         leftovers: What belongs to training and not to the model: the projectors, by their names in the file.
         notes: What a user should know, such as positions that are not the usual table.
+        assumed: Which of the format, the heads and the input size were taken from `Hints.fallback`.
     """
 
     origin: str
@@ -78,6 +82,7 @@ class Converted:
     state_dict: dict[str, Tensor]
     leftovers: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    assumed: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """The model with these weights, in evaluation mode, in our convention of time and sign.

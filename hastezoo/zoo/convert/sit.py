@@ -123,7 +123,7 @@ def _converted(
         complete["pos_embed"] = sincos_positions(config.width, rows, columns).unsqueeze(0)
         check_shapes(complete, expected_shapes(config))
     values = asdict(config)
-    return Converted(origin, architecture_of(values), values, complete, leftovers, notes)
+    return Converted(origin, architecture_of(values), values, complete, leftovers, notes, _assumed(state, hints))
 
 
 def _config(state: Mapping[str, Tensor], hints: Hints, **convention: bool) -> SiTConfig:
@@ -150,11 +150,24 @@ def _config(state: Mapping[str, Tensor], hints: Hints, **convention: bool) -> Si
         raise UserError(f"the shapes do not make a SiT: {error}") from None
 
 
+def _assumed(state: Mapping[str, Tensor], hints: Hints) -> tuple[str, ...]:
+    """What neither the shapes nor a hint told, so that it came from the fallback."""
+    heads = hints.num_heads or HEADS.get(state["x_embedder.proj.weight"].shape[0])
+    heads_seen = heads is not None or "blocks.0.attn.q_norm.weight" in state
+    size_seen = "pos_embed" in state or hints.input_size or _latent_side(hints)
+    return (() if heads_seen else ("num_heads",)) + (() if size_seen else ("input_size",))
+
+
+def _latent_side(hints: Hints) -> int | None:
+    """From the resolution in the training arguments; the released models are all of latents at 1/8."""
+    resolution = hints.arg("resolution") or hints.arg("image_size")
+    return int(resolution) // 8 if resolution else None
+
+
 def _input_size(state: Mapping[str, Tensor], hints: Hints, patch: int) -> int:
     if "pos_embed" in state:
         return side_of(need(state, "pos_embed", 3)[1], patch)
-    resolution = hints.arg("resolution") or hints.arg("image_size")
-    size = hints.input_size or (int(resolution) // 8 if resolution else None)
+    size = hints.input_size or _latent_side(hints) or hints.fallback.get("input_size")
     if size is None:
         raise UserError(
             "the file has no pos_embed, so its input size is unknown: give the hint input_size (32 at 256 px)"
@@ -166,7 +179,7 @@ def _heads(state: Mapping[str, Tensor], hints: Hints, width: int, qk_norm: bool)
     """From QK norm's size, a hint, or the published sizes; a head count leaves no other trace in the shapes."""
     if qk_norm:
         return width // need(state, "blocks.0.attn.q_norm.weight", 1)[0]
-    heads = hints.num_heads or HEADS.get(width)
+    heads = hints.num_heads or HEADS.get(width) or hints.fallback.get("num_heads")
     if heads is None:
         known = ", ".join(map(str, HEADS))
         raise UserError(

@@ -1,0 +1,120 @@
+"""Our files of weights: round trip, the streamed writer, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hastezoo.errors import UserError
+from hastezoo.models.registry import create_model
+from hastezoo.zoo.modelfile import load_model, read_metadata, save_model, write_tensors
+from hastezoo.zoo.registry import find_card
+from hastezoo.zoo.weights import resolve
+
+TINY = {"input_size": (4, 8), "in_channels": 1, "num_classes": 3, "width": 16, "depth": 1, "heads": 2}
+
+
+def saved(path: Path) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = create_model("sit_ti_2", **TINY)
+    save_model(path, model, "sit_ti_2", weights="ema", step=7)
+    return model
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = saved(tmp_path / "m.safetensors")
+    loaded, metadata = load_model(tmp_path / "m.safetensors")
+    assert loaded.config == model.config and metadata["step"] == "7"
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_streamed_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dtype | None) -> None:
+    """Not contiguous, scalar, half precision, and tensors that share memory."""
+    shared = torch.randn(6, 4)
+    state = {"b": shared.T, "a": shared, "scalar": torch.tensor(3.5), "half": torch.randn(5).half()}
+    write_tensors(tmp_path / "x.safetensors", state, {"z": "1", "a": "ü"}, dtype)
+    loaded = load_file(tmp_path / "x.safetensors")
+    assert loaded.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(loaded[name], tensor.to(dtype or tensor.dtype)), name
+    assert read_metadata(tmp_path / "x.safetensors") == {"a": "ü", "z": "1"}
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
+    state = {name: torch.arange(4.0) for name in "dbca"}
+    for name, order in (("x", "abcd"), ("y", "dcba")):
+        write_tensors(tmp_path / name, {key: state[key] for key in order}, {key: key for key in order})
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+
+
+def test_embedded_file_is_reproduced_to_the_byte(tmp_path: Path) -> None:
+    """The streamed writer and the one that wrote the shipped weights agree."""
+    path = resolve(find_card("sit-ti-digits")).path
+    write_tensors(tmp_path / "x", load_file(path), read_metadata(path))
+    assert (tmp_path / "x").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}',
+        '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,16]}}',
+        '{"a":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}',
+        '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}',
+        '{"a":{"dtype":"F33","shape":[4],"data_offsets":[0,16]}}',
+        '{"a":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}',
+        '{"a":',
+    ],
+)
+def test_headers_that_lie_are_refused(tmp_path: Path, header: str) -> None:
+    text = header.encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(UserError, match="not a readable safetensors file") as caught:
+        load_model(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    good = tmp_path / "good.safetensors"
+    saved(good)
+    data = good.read_bytes()
+    files = {
+        "truncated": data[:-100],
+        "empty": b"",
+        "text": b"not weights at all",
+        "lying": (2**40).to_bytes(8, "little") + data[8:],
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a readable safetensors file") as caught:
+            load_model(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="there is no file"):
+        load_model(tmp_path / "absent")
+
+
+def test_foreign_and_unfitting_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="not written by hastezoo"):
+        load_model(path)
+    model = create_model("sit_ti_2", **TINY)
+    for config, tensors in (
+        ({**TINY, "width": 32}, model.state_dict()),
+        (TINY, {**model.state_dict(), "blocks.1.extra": torch.zeros(1)}),
+        ({**TINY, "naem": 1}, model.state_dict()),
+    ):
+        metadata = {"format": "hastezoo-1", "architecture": "sit_ti_2", "config": json.dumps(config)}
+        save_file(tensors, path, metadata)
+        with pytest.raises(UserError, match="do not fit their own config") as caught:
+            load_model(path)
+        assert "\n" not in str(caught.value)
