@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -32,8 +35,71 @@ def test_unknown_classes(asked: int | str, message: str) -> None:
 
 
 def test_unknown_list_says_which_there_are() -> None:
-    with pytest.raises(UserError, match="one of digits"):
+    with pytest.raises(UserError, match="one of digits, imagenet"):
         class_names("imagenets")
+
+
+def test_imagenet_is_timms() -> None:
+    """The class list that timm gives by its front door; ours comes without importing timm."""
+    from timm.data import ImageNetInfo
+
+    info, ours = ImageNetInfo(), class_names("imagenet")
+    assert len(ours) == info.num_classes() == 1000 and list(ours.ids) == info.label_names()
+    for label in range(1000):
+        assert ", ".join(ours.synonyms[label]) == info.index_to_description(label)
+        assert f"{info.index_to_description(label)}: {ours.definitions[label]}" == info.index_to_description(
+            label, detailed=True
+        )
+
+
+def test_imagenet_loads_no_timm() -> None:
+    code = "import sys, hastezoo.conditioning.labels as labels; labels.class_names('imagenet')"
+    code += "; print({'timm', 'torch'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "set()", result.stdout + result.stderr
+
+
+def test_imagenet_by_the_front_door_where_timm_is_rearranged(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hastezoo.conditioning import labels
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else found(name))
+    assert labels._imagenet() == class_names("imagenet")
+    monkeypatch.setitem(sys.modules, "timm.data", None)
+    with pytest.raises(UserError, match="pip install timm"):
+        labels._imagenet()
+
+
+@pytest.mark.parametrize("asked", [207, "207", "golden retriever", "Golden Retriever", "n02099601", "N02099601"])
+def test_imagenet_by_number_name_and_identifier(asked: int | str) -> None:
+    assert find_label(asked, class_names("imagenet")) == 207
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("crane", r"ambiguous; say which by number: 134 crane \(n02012849\), 517 crane \(n03126707\)"),
+        ("retriever", r"no class is named 'retriever'; say which by number: 205 flat-coated retriever"),
+        ("terrier", r"and \d+ more \(`hastezoo classes`\)"),
+        ("goldn retriver", "unknown class 'goldn retriver'; nearest: golden retriever"),
+        ("n99999999", "unknown class 'n99999999'"),
+        ("1000", "class 1000 is out of range"),
+        ("", "unknown class ''"),
+    ],
+)
+def test_imagenet_names_that_are_not_one_class(asked: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        find_label(asked, class_names("imagenet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_search_looks_in_names_identifiers_and_definitions() -> None:
+    imagenet = class_names("imagenet")
+    assert imagenet.search("n02099601") == [207]
+    found = imagenet.search("Retriever")
+    assert found[:5] == [205, 206, 207, 208, 209]
+    assert imagenet.search("silky golden coat") == [207] and imagenet.search("xyzzy") == []
+    assert DIGITS.search("se") == [7]
 
 
 def test_labels_of_seeds_are_uniform_and_fixed_for_ever() -> None:
