@@ -10,7 +10,7 @@ BIN := $(ENV)/bin
 BASE := $(ENV)/.hastezoo-base
 DEV := $(ENV)/.hastezoo-dev
 
-.PHONY: sample test lint clean
+.PHONY: sample test lint documents clean
 
 sample: $(BASE)
 	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --trajectory
@@ -22,6 +22,10 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tables of checkpoints in README.md and MODEL_CARD.md, from the cards.
+documents: $(BASE)
+	$(BIN)/python -m hastezoo.zoo.documents
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache outputs

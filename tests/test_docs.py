@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from hastezoo.cli.main import main
 from hastezoo.recipes.digits import main as train_digits
+from hastezoo.zoo import documents
 from hastezoo.zoo.registry import ZOO, find_card, package_cards
+from tests.local_hub import LocalHub
+from tests.zoo.foreign import TINY, random_sit, save_repa, state_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -30,15 +34,54 @@ def commands(start: str) -> list[str]:
     return sorted({line for line in lines if line.startswith(start)})
 
 
+@pytest.fixture
+def small_zoo(local_hub: LocalHub, tiny_vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published checkpoints by their names and origins, but tiny, on a Hub on this machine."""
+    cards = dict(package_cards())
+    for name in ("sit-s", "sit-xl-haste"):
+        config = {**cards[name].config, **TINY, "in_channels": 4, "num_classes": 1000}
+        changes = {"architecture": "sit", "config": config, "resolution": 32}
+        origins = [origin.model_copy(update={"sha256": None, "revision": None}) for origin in cards[name].origins]
+        cards[name] = cards[name].model_copy(update={**changes, "origins": origins})
+    monkeypatch.setattr("hastezoo.zoo.registry.package_cards", lambda: cards)
+    model = random_sit(in_channels=4, num_classes=1000, learn_sigma=True, reversed_time=True)
+    torch.save(state_of(model), tmp_path / "s.pt")
+    origin = cards["sit-s"].origins[0]
+    local_hub.files[str(origin.repo), origin.file] = (tmp_path / "s.pt").read_bytes()
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        local_hub.files[cards["sit-s"].autoencoder.repo, name] = (tiny_vae / name).read_bytes()
+    save_repa(tmp_path / "2500000.pt", random_sit(in_channels=4, num_classes=1000), attn_coeff=0.5)
+
+
+# What a command stands on that another one made.
+BEFORE = {
+    "hastezoo sample --model sit-xl-haste": ["import", "sit-xl-haste", "2500000.pt"],
+    "hastezoo verify sit-s": ["pull", "sit-s"],
+    "hastezoo cache remove sit-s": ["pull", "sit-s"],
+}
+
+
+@pytest.mark.usefixtures("small_zoo")
 @pytest.mark.parametrize("command", commands("hastezoo "))
 def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "runs" / "sit-ti-digits" / "sit-ti-digits.safetensors"
     weights.parent.mkdir(parents=True)
     weights.symlink_to(ZOO / "embedded" / "sit-ti-digits.safetensors")
+    for start, first in BEFORE.items():
+        if command.startswith(start):
+            assert CliRunner().invoke(main, first).exit_code == 0
     arguments = shlex.split(command)[1:]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_tables_of_checkpoints_are_up_to_date() -> None:
+    """`make documents` writes them."""
+    for name, columns in documents.DOCUMENTS.items():
+        text = (ROOT / name).read_text()
+        assert documents.updated(text, columns) == text, f"{name} is out of date: make documents"
+        assert all(f"`{card}`" in text for card in package_cards())
 
 
 @pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.digits"))

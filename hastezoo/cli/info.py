@@ -31,7 +31,8 @@ def _facts(card: Card) -> dict[str, object]:
         "protocol": f"{card.protocol}: " + _changed(find_protocol(card.protocol).model_dump()),
         "status": f"{card.status}, {'on this machine' if is_here(card) else 'not on this machine'}",
         **_weights(card),
-        "recipe": card.recipe or "-",
+        "steps": f"{card.steps:,}" if card.steps else "not stated",
+        "recipe": _recipe(card),
         "licence": f"{card.licence} (passing the weights on: {card.redistribution})",
         "data": card.data,
         "papers": " ".join(card.papers),
@@ -52,6 +53,14 @@ def _autoencoder(card: Card) -> str:
     if described.kind == "identity":
         return "none: a model of pixels"
     return f"{described.repo}, scale {described.scale:g}, bias {described.bias:g}, 1/{described.downsampling}"
+
+
+def _recipe(card: Card) -> str:
+    from hastezoo.zoo.weights import recipe_exists
+
+    if not card.recipe:
+        return "-"
+    return f"hastezoo.recipes.{card.recipe}" if recipe_exists(card) else f"{card.recipe}, not in this version"
 
 
 def _condition(card: Card) -> str:

@@ -93,7 +93,6 @@ class Autoencoder(_Strict):
 class Training(_Strict):
     """How the weights came about."""
 
-    steps: int
     batch_size: int
     seconds: float | None = None
     device: str = ""
@@ -133,7 +132,8 @@ class Card(_Strict):
         status: `embedded` in the package, on the `hub` as our own file, `upstream` as somebody's file that the
             converter reads, or `recipe-only`: no weights anywhere that we know of.
         origins: Where to get it, best first.
-        recipe: The module of `hastezoo.recipes` that trains it.
+        steps: Training steps of the hosted weights; of a recipe-only card, what the recipe is meant to run.
+        recipe: The module of `hastezoo.recipes` that trains it, in this version or a later one.
         redistribution: Whether the weights may be passed on: the licence allows it, or states nothing, or forbids it.
     """
 
@@ -152,6 +152,7 @@ class Card(_Strict):
     status: Status
     weights: Weights | None = None
     origins: list[Origin] = []
+    steps: int | None = Field(None, gt=0)
     recipe: str = ""
     licence: str
     redistribution: Literal["allowed", "unstated", "forbidden"] = "unstated"

@@ -15,30 +15,45 @@ from hastezoo.errors import UserError
 from hastezoo.files import atomic_write
 from hastezoo.zoo.card import Card, Result
 from hastezoo.zoo.registry import package_cards
+from hastezoo.zoo.weights import recipe_exists
 
 BEGIN, END = "<!-- checkpoints: `make documents` writes this table -->", "<!-- end of checkpoints -->"
-DOCUMENTS = ("README.md", "MODEL_CARD.md")
-COLUMNS = ("name", "architecture", "parameters", "size", "method", "quality", "weights", "licence")
+# Which columns a document shows; None for all.
+DOCUMENTS = {"README.md": ("name", "parameters", "size", "steps", "quality", "weights"), "MODEL_CARD.md": None}
 
 
-def table(cards: Sequence[Card]) -> str:
-    """All checkpoints as Markdown."""
+def table(cards: Sequence[Card], columns: Sequence[str] | None = None) -> str:
+    """Checkpoints as a Markdown table.
+
+    Args:
+        cards: One a row.
+        columns: Some of the columns; None for all.
+    """
     rows = [_row(card) for card in cards]
-    lines = [" | ".join(COLUMNS), "|".join("---" for _ in COLUMNS), *[" | ".join(row) for row in rows]]
-    return "\n".join([f"| {lines[0]} |", f"|{lines[1]}|", *[f"| {line} |" for line in lines[2:]]])
+    chosen = list(columns or rows[0])
+    lines = [chosen, ["---"] * len(chosen), *([row[column] for column in chosen] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(card: Card) -> list[str]:
-    return [
-        f"`{card.name}`",
-        card.architecture,
-        f"{card.parameters / 1e6:.1f} M",
-        f"{card.resolution} px",
-        card.method,
-        quality(card),
-        where(card),
-        card.licence,
-    ]
+def _row(card: Card) -> dict[str, str]:
+    return {
+        "name": f"`{card.name}`",
+        "architecture": f"`{card.architecture}`",
+        "parameters": f"{card.parameters / 1e6:.1f} M",
+        "size": f"{card.resolution} px",
+        "method": card.method,
+        "steps": steps(card),
+        "quality": quality(card),
+        "weights": where(card),
+        "licence": card.licence,
+    }
+
+
+def steps(card: Card) -> str:
+    """Training steps of the weights; in brackets what a recipe is to run, where there are no weights."""
+    if card.steps is None:
+        return "-"
+    return f"({card.steps:,})" if card.status == "recipe-only" else f"{card.steps:,}"
 
 
 def quality(card: Card) -> str:
@@ -62,14 +77,14 @@ def where(card: Card) -> str:
     if card.status == "embedded":
         return "in the package"
     if not card.origins:
-        return "none known; recipe only"
+        return f"none known; `hastezoo.recipes.{card.recipe}` trains it" if recipe_exists(card) else "none known"
     first = card.origins[0]
     if first.repo:
         return f"[{first.repo}](https://huggingface.co/{first.repo})"
     return "direct link" if first.url else f"[by hand]({first.page}), then `hastezoo import`"
 
 
-def updated(text: str) -> str:
+def updated(text: str, columns: Sequence[str] | None) -> str:
     """A document with its table written anew.
 
     Raises:
@@ -78,7 +93,7 @@ def updated(text: str) -> str:
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     if not pattern.search(text):
         raise UserError(f"the document has no lines {BEGIN!r} and {END!r} to put the table between")
-    block = f"{BEGIN}\n\n{table(list(package_cards().values()))}\n\n{END}"
+    block = f"{BEGIN}\n\n{table(list(package_cards().values()), columns)}\n\n{END}"
     return pattern.sub(lambda _: block, text)
 
 
@@ -86,10 +101,10 @@ def main(arguments: Sequence[str]) -> int:
     """Write the tables, or check them."""
     root = Path(__file__).resolve().parents[2]
     stale = []
-    for name in DOCUMENTS:
+    for name, columns in DOCUMENTS.items():
         path = root / name
         text = path.read_text(encoding="utf-8")
-        fresh = updated(text)
+        fresh = updated(text, columns)
         if fresh != text:
             stale.append(name)
             if "--check" not in arguments:
