@@ -150,8 +150,11 @@ def fetch_files(source: str | Path) -> tuple[Path, Path, str]:
             f"there is no folder {text}; an autoencoder is {', '.join(VAES)}, a folder, or owner/name of the Hub"
         )
     parsed = hub.parse(hub.PREFIX + place)
-    config = hub.fetch(hub.Place(parsed.repo, parsed.revision, CONFIG))
-    return config, hub.fetch(hub.Place(parsed.repo, parsed.revision, WEIGHTS)), place
+    try:
+        config, weights = (hub.fetch(hub.Place(parsed.repo, parsed.revision, name)) for name in (CONFIG, WEIGHTS))
+    except UserError as error:
+        raise UserError(f"the autoencoder {error}; --vae FOLDER takes one from this machine") from None
+    return config, weights, place
 
 
 def _check_scale(config: Path, scale: float, shown: str) -> None:

@@ -86,11 +86,10 @@ def _verify(path: Path, place: Place) -> None:
 
 def _only_weights(place: Place) -> str:
     """The repository's file of weights where none is named: model.safetensors, or the only one there is."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     cached = try_to_load_from_cache(place.repo, DEFAULT_FILE, revision=place.revision)
-    if isinstance(cached, str) or is_offline_mode():
+    if isinstance(cached, str) or constants.HF_HUB_OFFLINE:
         return DEFAULT_FILE
     try:
         files = HfApi(library_name="hastezoo").list_repo_files(place.repo, revision=place.revision)
@@ -132,10 +131,9 @@ def explained(error: Exception, place: Place) -> UserError:
 
 
 def _unreachable(cause: Exception | None) -> str:
-    from huggingface_hub import errors
-    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub import constants, errors
 
-    if is_offline_mode() or isinstance(cause, errors.OfflineModeIsEnabled):
+    if constants.HF_HUB_OFFLINE or isinstance(cause, errors.OfflineModeIsEnabled):
         return "not in the local cache, and offline mode is on (HF_HUB_OFFLINE)"
     detail = f" ({_first_line(cause)})" if cause else ""
     return f"not in the local cache, and the Hub cannot be reached{detail}"

@@ -76,7 +76,7 @@ def load_autoencoder(
         UserError: If it is not to be had, or does not fit the network and the card's resolution.
     """
     described = card.autoencoder
-    if described.kind == "identity" and vae is not None:
+    if described.kind == "identity" and (vae is not None or tiling):
         raise UserError(f"{card.name} is a model of pixels: it takes no autoencoder")
     if any(side * described.downsampling != card.resolution for side in config.size):
         made = "x".join(str(side * described.downsampling) for side in config.size)

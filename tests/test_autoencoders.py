@@ -120,5 +120,7 @@ def test_a_vae_comes_from_the_hub_by_its_short_name(tiny_vae: Path, local_hub: L
         local_hub.files["stabilityai/sd-vae-ft-mse", name] = (tiny_vae / name).read_bytes()
     ours = LatentAutoencoder.from_pretrained("mse", 0.18215, 0.0)
     assert ours.source == "stabilityai/sd-vae-ft-mse" and len(ours.sha256) == 64
-    with pytest.raises(UserError, match=r"hub:stabilityai/sd-vae-ft-ema:config\.json: there is no such repository"):
+    with pytest.raises(
+        UserError, match=r"autoencoder hub:stabilityai/sd-vae-ft-ema:config\.json: there is no such repo.*--vae FOLDER"
+    ):
         LatentAutoencoder.from_pretrained("ema", 0.18215, 0.0)

@@ -25,6 +25,9 @@ def reporting_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             raise SystemExit(UserError.exit_code) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(130) from None
         except OSError as error:
             place = f" {error.filename}" if error.filename else ""
             click.echo(f"error: the system refused{place}: {error.strerror or error}", err=True)

@@ -29,10 +29,13 @@ def command(
     The format and architecture are read from the file, and held against the card. A pickle is read without running
     anything in it.
     """
+    from hastezoo.cli.transfers import transfers
     from hastezoo.zoo.importing import import_file
     from hastezoo.zoo.registry import find_card
 
-    entry = import_file(find_card(name), file, ema=ema, dtype=dtype, format=kind, force=force)
+    card = find_card(name)
+    with transfers("converting", quiet=quiet) as (_, progress):
+        entry = import_file(card, file, ema=ema, dtype=dtype, format=kind, force=force, progress=progress)
     record = entry.record
     for note in record.notes:
         click.echo(f"note: {note}", err=True)

@@ -23,8 +23,8 @@ Told = Callable[[int, int | None], None]
 
 
 @contextlib.contextmanager
-def transfers(*, quiet: bool = False) -> Iterator[tuple[Say, Told]]:
-    """(say, progress): lines on stderr, and a bar for direct downloads; the Hub's client draws its own."""
+def transfers(what: str = "downloading", *, quiet: bool = False) -> Iterator[tuple[Say, Told]]:
+    """(say, progress): lines on stderr, and a bar of bytes; for the Hub's downloads its client draws its own."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -46,25 +46,12 @@ def transfers(*, quiet: bool = False) -> Iterator[tuple[Say, Told]]:
         nonlocal task
         if task is None:
             bar.start()
-            task = bar.add_task("downloading", total=total)
+            task = bar.add_task(what, total=total)
         bar.update(task, completed=done, total=total)
 
-    with _hub_bars(quiet):
-        try:
-            yield say, progress
-        finally:
-            bar.stop()
-
-
-@contextlib.contextmanager
-def _hub_bars(quiet: bool) -> Iterator[None]:
-    """Silence the Hub client's own bars where nothing is to be printed; the client is not imported for that."""
-
-    before = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-    if quiet and before is None:
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    if quiet:  # read by the Hub's client when it is first imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        yield
+        yield say, progress
     finally:
-        if quiet and before is None:
-            del os.environ["HF_HUB_DISABLE_PROGRESS_BARS"]
+        bar.stop()

@@ -14,7 +14,15 @@ from hastezoo.zoo import store
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.convert import Converted, convert
 from hastezoo.zoo.convert.containers import read_checkpoint
-from hastezoo.zoo.modelfile import is_ours, open_tensors, read_config, read_header, write_tensors, write_weights
+from hastezoo.zoo.modelfile import (
+    Progress,
+    is_ours,
+    open_tensors,
+    read_config,
+    read_header,
+    write_tensors,
+    write_weights,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +125,8 @@ def import_file(
     ema: bool | None = None,
     dtype: str | None = None,
     format: str | None = None,
-    source: str | None = None,
     force: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> store.Entry:
     """Convert a file into the store, as the weights of a checkpoint.
 
@@ -130,8 +138,8 @@ def import_file(
         ema: False to take a container's raw weights.
         dtype: Convert to float32, bfloat16 or float16; None keeps the file's.
         format: Of the file, where it cannot be seen; by default what the card's origins say.
-        source: What the record names as its origin, if not the path.
         force: Replace what is stored.
+        progress: Called with the bytes written and the bytes there will be.
 
     Raises:
         UserError: If the file cannot be read or does not fit the card, or weights are stored already.
@@ -152,7 +160,7 @@ def import_file(
                 f"{card.name} is stored already (from {present.record.source}); --force replaces it, or "
                 f"`hastezoo cache remove {card.name}`"
             )
-        return store_weights(card, opened, path, dtype, source)
+        return store_weights(card, opened, path, dtype=dtype, progress=progress)
 
 
 def open_for(card: Card, path: Path, ema: bool | None = None, format: str | None = None) -> Opened:
@@ -167,8 +175,16 @@ def open_for(card: Card, path: Path, ema: bool | None = None, format: str | None
     return open_weights(path, ema=ema, format=format, fallback=fallback)
 
 
-def store_weights(card: Card, opened: Opened, path: Path, dtype: str | None, source: str | None) -> store.Entry:
-    """Write opened weights into the store; the caller holds its lock."""
+def store_weights(
+    card: Card,
+    opened: Opened,
+    path: Path,
+    *,
+    dtype: str | None = None,
+    source: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> store.Entry:
+    """Write opened weights into the store; the caller holds its lock. `source` is their origin, if not the path."""
     from hastezoo.devices import find_dtype
 
     kind = find_dtype(dtype) if dtype else None
@@ -183,6 +199,7 @@ def store_weights(card: Card, opened: Opened, path: Path, dtype: str | None, sou
             converted.architecture,
             converted.config,
             dtype=kind,
+            progress=progress,
             **{key: value for key, value in facts.items() if value is not None},
         )
         if converted.leftovers:
@@ -214,6 +231,8 @@ def _doubts(card: Card, opened: Opened) -> list[str]:
         notes.append("its arguments have no attn_coeff, as HASTE's have: it may be a REPA checkpoint")
     if card.method != "haste" and "attn_coeff" in opened.args:
         notes.append("its arguments have an attn_coeff: it may be a HASTE checkpoint")
+    if card.steps and opened.step and card.origins and opened.step != card.steps:
+        notes.append(f"the file is of step {opened.step:,}, the figures on the card are of {card.steps:,}")
     if opened.which == "unknown":
         notes.append("a bare state dict: whether it is the EMA is not stated")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = "hastezoo-1"
+Progress = Callable[[int, int], None]
 # Names of dtypes in a safetensors header.
 CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -42,6 +43,7 @@ def write_weights(
     config: Mapping[str, Any],
     *,
     dtype: torch.dtype | None = None,
+    progress: Progress = lambda done, total: None,
     **facts: Any,
 ) -> None:
     """The same from a state dict, tensor by tensor, so that memory holds one of them and not the file.
@@ -51,15 +53,20 @@ def write_weights(
         state: Names -> tensors; memory-mapped ones are read as they are written.
         architecture, config: What the tensors are of.
         dtype: Convert to it on the way.
+        progress: Called with the bytes written and the bytes there will be.
         **facts: Further facts.
     """
     metadata = {"format": FORMAT, "architecture": architecture, "config": json.dumps(config)}
     metadata |= {key: json.dumps(value) for key, value in facts.items()}
-    write_tensors(path, state, metadata, dtype)
+    write_tensors(path, state, metadata, dtype, progress)
 
 
 def write_tensors(
-    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None = None
+    path: Path,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Write safetensors with a stream: names and metadata in alphabetical order.
 
@@ -81,6 +88,7 @@ def write_tensors(
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in _ordered(state):
             stream.write(_raw(state[name], dtype))
+            progress(header[name]["data_offsets"][1], offset)
 
 
 def _ordered(state: Mapping[str, Tensor]) -> list[str]:

@@ -60,7 +60,7 @@ def pack(card: Card, weights: Path, repo: str, licence: str | None = None) -> Pa
 
 def _check_licence(card: Card, metadata: dict[str, str], licence: str | None) -> str:
     """The licence to publish under. Weights converted from somebody's release carry that release's terms."""
-    released = "origin" in metadata
+    released = "origin" in metadata and bool(card.origins)
     if released and card.redistribution != "allowed":
         raise UserError(
             f"{card.name} was released with the licence {card.licence!r}, which does not say that its weights may be "

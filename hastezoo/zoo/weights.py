@@ -167,7 +167,7 @@ def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> st
     reason = misfit(card, opened.converted)
     if reason:
         raise UserError(f"{origin} holds other weights than {card.name} has: {reason}")
-    entry = store_weights(card, opened, path, None, str(origin))
+    entry = store_weights(card, opened, path, source=str(origin), progress=progress)
     if origin.url:  # the Hub's cache is shared with other programs and stays
         path.unlink(missing_ok=True)
     return entry

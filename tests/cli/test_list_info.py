@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from hastezoo.cli.main import main
-from hastezoo.zoo.registry import list_cards
+from hastezoo.zoo.registry import find_card, list_cards, package_cards
 
 
 def run(*arguments: str) -> str:
@@ -42,6 +43,17 @@ def test_info_shows_the_whole_card() -> None:
     assert card["weights"]["sha256"] in output and "null label 10" in output and "[digits-nocfg]" in output
     for result in card["results"]:
         assert f"{result['value']:g}" in output and result["source"] in output
+
+
+@pytest.mark.parametrize("name", package_cards())
+def test_info_of_every_checkpoint(name: str) -> None:
+    output = " ".join(run("info", name).split())
+    card = find_card(name)
+    assert card.title in output and card.status in output and f"{card.parameters:,}" in output
+    for origin in card.origins:
+        assert str(origin) in output
+    if card.classes:
+        assert f"null label {card.config['num_classes']}" in output
 
 
 def test_unknown_name_is_one_line() -> None:

@@ -17,7 +17,7 @@ from hastezoo.zoo.inspection import describe_file
 from hastezoo.zoo.modelfile import load_model, read_metadata, save_model
 from hastezoo.zoo.registry import find_card
 from hastezoo.zoo.verify import verify, verify_file
-from tests.zoo.cards import write_card
+from tests.zoo.cards import origin, write_card
 from tests.zoo.foreign import projectors, random_sit, repa_state, save_repa, state_of
 
 
@@ -112,6 +112,11 @@ def test_doubts_are_noted(own_home: Path, tmp_path: Path) -> None:
     save_repa(tmp_path / "repa.pt", random_sit())
     assert "it may be a REPA checkpoint" in import_file(write_card(own_home), tmp_path / "repa.pt").record.notes[0]
     save_repa(tmp_path / "haste.pt", random_sit(), attn_coeff=0.5)
+    assert import_file(write_card(own_home, "h"), tmp_path / "haste.pt").record.notes == []
+    step = write_card(own_home, "s", steps=2000, origins=origin(page="https://x.org", file="f", format="haste"))
+    assert (
+        "step 1,234, the figures on the card are of 2,000" in import_file(step, tmp_path / "haste.pt").record.notes[0]
+    )
     repa = write_card(own_home, "r", method="repa")
     assert "it may be a HASTE checkpoint" in import_file(repa, tmp_path / "haste.pt").record.notes[0]
 

@@ -20,16 +20,17 @@ from hastezoo.zoo.publish import pack, push
 from hastezoo.zoo.registry import find_card, package_cards
 from hastezoo.zoo.weights import resolve
 from tests.local_hub import COMMIT, LocalHub
-from tests.zoo.cards import write_card
+from tests.zoo.cards import origin, write_card
 from tests.zoo.foreign import random_sit, save_repa, state_of
 
 REPO = "me/tiny"
+RELEASED = origin(page="https://lab.example/weights", file="last.pt", format="haste")
 
 
 @pytest.fixture
 def stored(own_home: Path, tmp_path: Path) -> Path:
     save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
-    return import_file(write_card(own_home), tmp_path / "last.pt").path
+    return import_file(write_card(own_home, origins=RELEASED), tmp_path / "last.pt").path
 
 
 def front_matter(readme: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def test_without_a_token_the_refusal_is_one_line(
 def test_weights_that_may_not_be_passed_on_are_refused(own_home: Path, tmp_path: Path) -> None:
     """HASTE's repository states no licence: what it released stays where it is. What was trained here is one's own."""
     save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
-    card = write_card(own_home, licence="none stated", redistribution="unstated")
+    card = write_card(own_home, licence="none stated", redistribution="unstated", origins=RELEASED)
     path = import_file(card, tmp_path / "last.pt").path
     with pytest.raises(UserError, match="does not say that its weights may be passed on"):
         pack(card, path, REPO, "mit")
