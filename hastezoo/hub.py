@@ -86,10 +86,10 @@ def _verify(path: Path, place: Place) -> None:
 
 def _only_weights(place: Place) -> str:
     """The repository's file of weights where none is named: model.safetensors, or the only one there is."""
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub import HfApi, try_to_load_from_cache
 
     cached = try_to_load_from_cache(place.repo, DEFAULT_FILE, revision=place.revision)
-    if isinstance(cached, str) or constants.HF_HUB_OFFLINE:
+    if isinstance(cached, str):
         return DEFAULT_FILE
     try:
         files = HfApi(library_name="hastezoo").list_repo_files(place.repo, revision=place.revision)

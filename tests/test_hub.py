@@ -91,8 +91,9 @@ def test_offline_with_a_filled_cache_makes_no_request(local_hub: LocalHub, monke
     asked = len(local_hub.requests)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert fetch(Place(REPO)) == fetch(Place(REPO, None, "model.safetensors")) == path
-    with pytest.raises(hub.Unreachable, match="offline mode is on"):
-        fetch(Place(REPO, None, "config.json"))
+    for place in (Place(REPO, None, "config.json"), Place("another/model")):
+        with pytest.raises(hub.Unreachable, match="offline mode is on"):
+            fetch(place)
     assert len(local_hub.requests) == asked
 
 

@@ -100,7 +100,7 @@ def _raw(tensor: Tensor, dtype: torch.dtype | None) -> Any:
     """A tensor's bytes, little-endian, without a copy where it is contiguous and of that dtype."""
     import torch
 
-    plain = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+    plain = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype)
     return plain.reshape(-1).view(torch.uint8).numpy().data
 
 

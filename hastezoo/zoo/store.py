@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ def folder_of(name: str) -> Path:
     Raises:
         UserError: If the name is no name but a path out of the store.
     """
-    if not name or name.startswith(".") or {"/", "\\", os.sep} & set(name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"{name!r} is no name of a checkpoint; `hastezoo cache list` shows what is stored")
     return home() / "weights" / name
 
@@ -137,8 +136,8 @@ def making(name: str) -> Iterator[Path]:
     fresh, old = final.with_name(f".{name}.new"), final.with_name(f".{name}.old")
     if old.exists() and not final.exists():  # a process was killed between the two renames below
         old.rename(final)
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(fresh)
+    _discard(old)
     _make(fresh)
     try:
         yield fresh
@@ -146,8 +145,8 @@ def making(name: str) -> Iterator[Path]:
             final.rename(old)
         fresh.rename(final)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _discard(fresh)
+        _discard(old)
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -170,8 +169,18 @@ def remove(name: str) -> int:
         raise UserError(f"{name!r} is not in the store; `hastezoo cache list` shows what is")
     with lock(name):
         size = sum(path.stat().st_size for path in folder.iterdir())
-        shutil.rmtree(folder)
+        _discard(folder)
     return size
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder of the store and the files in it; it never descends, nor touches what is not the store's."""
+    if folder.parent != home() / "weights" or folder.is_symlink():
+        raise UserError(f"{folder} is not in the store: nothing was removed")
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def _make(folder: Path) -> None:

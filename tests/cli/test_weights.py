@@ -89,10 +89,16 @@ def test_another_autoencoder_is_another_request(own_home: Path, released: Path, 
     )
 
 
-def test_autoencoders_that_do_not_fit(own_home: Path, released: Path, tiny_vae: Path) -> None:
+def test_autoencoders_that_do_not_fit(own_home: Path, released: Path, tiny_vae: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=3).save_pretrained(tmp_path / "flat")
     assert "takes no autoencoder" in bad("sample", "--vae", tiny_vae)
     write_card(own_home, latent=True)
     good("import", "tiny", released)
+    message = bad("sample", "--model", "tiny", "--vae", tmp_path / "flat")
+    assert "has 3 channels at 1/1, tiny needs 4 at 1/8" in message
+    assert "takes no autoencoder" in bad("sample", "--vae-tiling")
     assert "there is no folder" in bad("sample", "--model", "tiny", "--vae", "./nothing")
     write_card(own_home, "pixels", config={"in_channels": 4})
     good("import", "pixels", released)
@@ -180,8 +186,9 @@ def test_cache_removes_what_is_named_and_nothing_else(own_home: Path, released: 
         good("import", name, released)
     assert "is not in the store" in bad("cache", "remove", "one", "three", "--yes")
     assert store.entries() == ["one", "two"]
-    for name in ("../weights", "..", "/tmp"):
+    for name in ("../cards", "..", str(own_home / "cards")):
         assert "is no name of a checkpoint" in bad("cache", "remove", name, "--yes")
+    assert len(list((own_home / "cards").iterdir())) == 2
     result = CliRunner().invoke(main, ["cache", "remove", "one"], input="n\n")
     assert result.exit_code == 1 and store.entries() == ["one", "two"]
     (own_home / "weights" / "one" / "record.json").write_text("{}")

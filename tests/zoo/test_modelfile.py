@@ -46,6 +46,10 @@ def test_streamed_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dt
     for name, tensor in state.items():
         assert torch.equal(loaded[name], tensor.to(dtype or tensor.dtype)), name
     assert read_metadata(tmp_path / "x.safetensors") == {"a": "ü", "z": "1"}
+    data = (tmp_path / "x.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    for name in state:  # aligned, so that a reader can map it
+        assert header[name]["data_offsets"][0] % loaded[name].element_size() == 0
 
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -216,8 +215,28 @@ def test_a_broken_record_says_what_to_do(own_home: Path, foreign: Path) -> None:
     assert store.remove("tiny") > 0 and store.entries() == []
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc", "a/b", ".", "..", "", "a\\b"])
-def test_names_do_not_leave_the_store(own_home: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["../treasure", "{tmp}/treasure", "a/b", ".", "..", "", "a\\b", "-x"])
+def test_names_do_not_leave_the_store(own_home: Path, tmp_path: Path, name: str) -> None:
+    for folder in (tmp_path / "treasure", own_home / "treasure", own_home / "weights" / "a" / "b"):
+        folder.mkdir(parents=True)
+        (folder / "kept").write_text("x")
     with pytest.raises(UserError, match="is no name of a checkpoint"):
-        store.remove(name)
-    assert shutil.disk_usage(own_home.parent)
+        store.remove(name.format(tmp=tmp_path))
+    assert len(list(tmp_path.rglob("kept"))) == 3
+
+
+def test_removing_stays_in_the_store_whatever_the_name_check_lets_through(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second fence: only files directly in a folder directly in the store are ever removed."""
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "kept").write_text("x")
+    (own_home / "weights").mkdir(parents=True)
+    (own_home / "weights" / "link").symlink_to(treasure)
+    with pytest.raises(UserError, match="nothing was removed"):
+        store.remove("link")
+    monkeypatch.setattr(store, "folder_of", lambda name: treasure)
+    with pytest.raises(UserError, match="nothing was removed"):
+        store.remove("x")
+    assert (treasure / "kept").exists()
