@@ -22,7 +22,7 @@ Rounding = Literal["truncate", "nearest"]
 # Names for --vae. Samples are decoded with -ema by default; REPA's and HASTE's ImageNet latents were made with -mse.
 VAES = {"ema": "stabilityai/sd-vae-ft-ema", "mse": "stabilityai/sd-vae-ft-mse"}
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-PIXELS_AT_ONCE = 4 * 256 * 256  # decoded in one call: about 3 GB of activations in float32
+PIXELS_AT_ONCE = 4 * 256 * 256  # through the network in one call, so that activations do not grow with the batch
 
 
 class Autoencoder(Protocol):

@@ -75,17 +75,6 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local
 @pytest.fixture(scope="session")
 def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a randomly initialised AutoencoderKL of the SD VAE's structure, 1/8 and 4 channels, but narrow."""
-    import torch
-    from diffusers import AutoencoderKL
+    from tests.vae import save_vae
 
-    folder = tmp_path_factory.mktemp("vae")
-    torch.manual_seed(0)
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=32,
-    ).save_pretrained(folder)
-    return folder
+    return save_vae(tmp_path_factory.mktemp("vae"), (8, 8, 8, 8), norm_num_groups=4, sample_size=32)

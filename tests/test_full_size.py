@@ -12,6 +12,7 @@ from PIL import Image
 
 from hastezoo.models.registry import create_model
 from tests.memory import run_measured
+from tests.vae import save_vae
 from tests.zoo.foreign import projectors, repa_arguments
 
 pytestmark = pytest.mark.slow
@@ -48,18 +49,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sd_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised autoencoder with the SD VAE's sizes."""
-    from diffusers import AutoencoderKL
-
-    folder = tmp_path_factory.mktemp("sd-vae")
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=256,
-    ).save_pretrained(folder)
-    return folder
+    return save_vae(tmp_path_factory.mktemp("sd-vae"), (128, 256, 512, 512), layers_per_block=2, sample_size=256)
 
 
 def test_import_and_sample_sit_xl(released: Path, sd_vae: Path, tmp_path: Path) -> None:

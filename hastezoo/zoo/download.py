@@ -28,7 +28,8 @@ Progress = Callable[[int, int | None], None]
 
 
 def download(url: str, path: Path, *, sha256: str | None = None, progress: Progress = lambda done, total: None) -> Path:
-    """Fetch a link into a file. What an interrupted call left is continued, if the server still has the same file.
+    """Fetch a link into a file, if it is not there. What an interrupted call left is continued, if the server still has
+    the same file.
 
     Args:
         url: http(s).
@@ -39,6 +40,8 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
     Raises:
         UserError: If the server refuses or cannot be reached, or the bytes are not those expected.
     """
+    if path.is_file() and sha256 in (None, sha256_of(path)):
+        return path
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(RETRIES):

@@ -12,8 +12,9 @@ from hastezoo.digests import recorded_sha256, sha256_of
 from hastezoo.errors import UserError
 from hastezoo.zoo import store
 from hastezoo.zoo.card import Card
-from hastezoo.zoo.convert import Converted, convert
+from hastezoo.zoo.convert import Converted, convert, expected_shapes
 from hastezoo.zoo.convert.containers import read_checkpoint
+from hastezoo.zoo.convert.converted import check_shapes
 from hastezoo.zoo.modelfile import (
     Progress,
     is_ours,
@@ -73,13 +74,17 @@ def open_weights(path: Path, *, ema: bool | None = None, format: str | None = No
 def _open_ours(path: Path) -> Opened:
     metadata = read_header(path)
     try:
-        config = read_config(metadata)
+        config, architecture = read_config(metadata), metadata["architecture"]
         which, step = _plain(metadata.get("weights")), metadata.get("step")
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: its metadata is broken ({error})") from None
     with open_tensors(path) as file:
         state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    converted = Converted("hastezoo", metadata["architecture"], config, state)
+    try:
+        check_shapes(state, expected_shapes(architecture, config))
+    except (UserError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: the weights do not fit their own config: {error}") from None
+    converted = Converted("hastezoo", architecture, config, state)
     return Opened(
         converted, which or "unknown", int(step) if step and step.isdecimal() else None, "hastezoo safetensors"
     )

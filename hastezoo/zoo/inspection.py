@@ -81,8 +81,8 @@ def _foreign(opened: Opened) -> dict[str, object]:
     arguments = {key: opened.args[key] for key in ARGUMENTS if key in opened.args}
     if arguments:
         facts["arguments"] = _shown(arguments)
-    for note in converted.notes:
-        facts["note"] = note
+    if converted.notes:
+        facts["notes"] = "; ".join(converted.notes)
     return facts
 
 

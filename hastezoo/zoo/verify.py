@@ -10,8 +10,8 @@ from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
 from hastezoo.zoo import store
 from hastezoo.zoo.card import Card
-from hastezoo.zoo.convert import mmdit
-from hastezoo.zoo.convert.converted import Converted, check_shapes
+from hastezoo.zoo.convert import Converted, expected_shapes
+from hastezoo.zoo.convert.converted import check_shapes
 from hastezoo.zoo.importing import misfit
 from hastezoo.zoo.modelfile import open_tensors, read_config, read_header
 
@@ -75,19 +75,10 @@ def _shapes(file: Any, converted: Converted) -> Check:
     names = list(file.keys())
     state = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
     try:
-        check_shapes(state, _expected(converted))
-    except (UserError, TypeError, ValueError) as error:
+        check_shapes(state, expected_shapes(converted.architecture, converted.config))
+    except (UserError, TypeError, ValueError, KeyError) as error:
         return Check("shapes", False, str(error))
     return Check("shapes", True, f"{len(names)} tensors")
-
-
-def _expected(converted: Converted) -> dict[str, tuple[int, ...]]:
-    from hastezoo.models.sit import SiTConfig
-    from hastezoo.zoo.convert.sit import expected_shapes
-
-    if converted.architecture.startswith("mmdit"):
-        return mmdit.expected_shapes(converted.config)
-    return expected_shapes(SiTConfig(**converted.config))
 
 
 def _finite(file: Any) -> Check:

@@ -147,18 +147,26 @@ def _obtain(card: Card, say: Say, progress: Progress) -> store.Entry | Resolved 
 
 
 def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> store.Entry | Resolved:
-    from hastezoo.zoo.importing import misfit, open_for, store_weights
-
     say(f"fetching {card.name} from {origin}")
     if origin.repo:
         path = hub.fetch(hub.Place(origin.repo, origin.revision, origin.file))
     else:
         assert origin.url is not None
         path = download(origin.url, home() / "downloads" / card.name / origin.file, progress=progress)
-    digest = recorded_sha256(path)
-    if origin.sha256 is not None and digest != origin.sha256:
+    try:
+        return _taken(card, origin, path, say, progress)
+    except UserError:  # the file is of no use; the Hub's cache is shared with other programs and stays
         if origin.url:
             path.unlink(missing_ok=True)
+        raise
+
+
+def _taken(card: Card, origin: Origin, path: Path, say: Say, progress: Progress) -> store.Entry | Resolved:
+    """The fetched file, checked, and converted if it is foreign."""
+    from hastezoo.zoo.importing import misfit, open_for, store_weights
+
+    digest = recorded_sha256(path)
+    if origin.sha256 is not None and digest != origin.sha256:
         raise UserError(f"{origin} has sha256 {digest[:12]}..., the card says {origin.sha256[:12]}...: not loaded")
     if origin.format == "hastezoo":
         return Resolved(path, digest, str(origin))
@@ -168,7 +176,7 @@ def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> st
     if reason:
         raise UserError(f"{origin} holds other weights than {card.name} has: {reason}")
     entry = store_weights(card, opened, path, source=str(origin), progress=progress)
-    if origin.url:  # the Hub's cache is shared with other programs and stays
+    if origin.url:
         path.unlink(missing_ok=True)
     return entry
 

@@ -209,6 +209,17 @@ def test_a_file_that_may_be_either_is_described_as_such(tmp_path: Path) -> None:
     assert describe_file(tmp_path / "y.pt")["format"] == "repa"
 
 
+def test_our_files_that_do_not_fit_themselves_are_not_imported(own_home: Path, tmp_path: Path) -> None:
+    model = random_sit()
+    save_model(tmp_path / "x.safetensors", model, "sit")
+    metadata, tensors = read_metadata(tmp_path / "x.safetensors"), state_of(model)
+    for state in ({**tensors, "extra": torch.zeros(1)}, {key: tensors[key] for key in list(tensors)[1:]}):
+        save_file(state, tmp_path / "x.safetensors", metadata)
+        with pytest.raises(UserError, match="do not fit their own config"):
+            import_file(write_card(own_home), tmp_path / "x.safetensors")
+    assert store.entries() == []
+
+
 def test_our_files_with_broken_metadata(tmp_path: Path) -> None:
     save_file(state_of(random_sit()), tmp_path / "x.safetensors", {"format": "hastezoo-1"})
     for look in (describe_file, open_weights):

@@ -108,6 +108,35 @@ def test_foreign_weights_are_fetched_and_converted_once(own_home: Path, local_hu
     assert not list((own_home / "downloads").rglob("*.pt")), "the link's file is not needed any more"
 
 
+def test_an_interrupted_conversion_does_not_fetch_again(
+    own_home: Path, local_hub: LocalHub, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = foreign.read_bytes()
+    local_hub.files["x/y", "last.pt"] = data
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(data).hexdigest()}"
+    card = write_card(own_home, origins=origin(url=link, file="last.pt", format="haste"))
+    with monkeypatch.context() as patched:
+        patched.setattr("hastezoo.zoo.importing.write_weights", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            resolve(card)
+    assert store.find("tiny") is None and local_hub.sent == len(data)
+    assert resolve(card).source == f"the store (from {link})" and local_hub.sent == len(data)
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_fetched_file_that_does_not_fit_is_not_kept(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    data = foreign.read_bytes()
+    local_hub.files["x/y", "last.pt"] = data
+    link = f"{local_hub.url}/cdn/{hashlib.sha256(data).hexdigest()}"
+    card = write_card(own_home, config={"depth": 2}, origins=origin(url=link, file="last.pt", format="haste"))
+    with pytest.raises(UserError, match="holds other weights than tiny has: they have depth 3"):
+        resolve(card)
+    assert list((own_home / "downloads").rglob("*.pt*")) == []
+
+
 def test_another_sha256_never_loads(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
     local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
     link = f"{local_hub.url}/cdn/{hashlib.sha256(foreign.read_bytes()).hexdigest()}"

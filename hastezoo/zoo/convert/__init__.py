@@ -15,7 +15,7 @@ from hastezoo.zoo.convert.converted import Converted, Hints
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMATS", "Converted", "convert"]
+__all__ = ["FORMATS", "Converted", "convert", "expected_shapes"]
 
 FORMATS = {
     "sit": sit.from_sit,
@@ -58,6 +58,19 @@ def convert(state_dict: Mapping[str, Any], hints: Mapping[str, Any] | None = Non
     converted = FORMATS[given.fallback["format"]](state, given)
     converted.assumed += ("format",)
     return converted
+
+
+def expected_shapes(architecture: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every key that a model of that architecture has, and its shape.
+
+    Raises:
+        TypeError, ValueError: If the config is none of that architecture.
+    """
+    from hastezoo.models.sit import SiTConfig
+
+    if architecture.startswith("mmdit"):
+        return mmdit.expected_shapes(config)
+    return sit.expected_shapes(SiTConfig(**config))
 
 
 def detect(state: Mapping[str, Tensor], hints: Hints) -> str | None:

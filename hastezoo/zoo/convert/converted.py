@@ -57,9 +57,10 @@ class Hints:
         """The same with the training arguments of the container."""
         return replace(self, args=args)
 
-    def arg(self, name: str) -> Any:
-        """A training argument, or None."""
-        return (self.args or {}).get(name)
+    def number(self, name: str) -> int | None:
+        """A training argument that is a whole number above 0; anything else is as good as not there."""
+        value = (self.args or {}).get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 @dataclass

@@ -81,7 +81,7 @@ def from_haste(state: Mapping[str, Tensor], hints: Hints) -> Converted:
 def from_legacy_repa(state: Mapping[str, Tensor], hints: Hints) -> Converted:
     """REPA's older files: `decoder_blocks.i` is block i + encoder_depth."""
     early = depth_of({key: value for key, value in state.items() if key.startswith("blocks.")}, "blocks")
-    stated = hints.arg("encoder_depth")
+    stated = hints.number("encoder_depth")
     if stated is not None and stated != early:
         raise UserError(f"the file has {early} early blocks, its arguments say encoder_depth {stated}")
     pattern = re.compile(rf"{re.escape(LATE)}(\d+)\.")
@@ -160,8 +160,8 @@ def _assumed(state: Mapping[str, Tensor], hints: Hints) -> tuple[str, ...]:
 
 def _latent_side(hints: Hints) -> int | None:
     """From the resolution in the training arguments; the released models are all of latents at 1/8."""
-    resolution = hints.arg("resolution") or hints.arg("image_size")
-    return int(resolution) // 8 if resolution else None
+    resolution = hints.number("resolution") or hints.number("image_size")
+    return resolution // 8 if resolution else None
 
 
 def _input_size(state: Mapping[str, Tensor], hints: Hints, patch: int) -> int:
@@ -190,11 +190,11 @@ def _heads(state: Mapping[str, Tensor], hints: Hints, width: int, qk_norm: bool)
 
 def _classes(hints: Hints, rows: int) -> int:
     """The table's last row is the null label, unless the model was trained without label dropout."""
-    stated = hints.num_classes or hints.arg("num_classes")
-    if stated is not None and int(stated) == rows:
+    stated = hints.num_classes or hints.number("num_classes")
+    if stated is not None and stated == rows:
         raise UserError(f"the label table has {rows} rows for {stated} classes: no null label, which our SiT needs")
-    if stated is not None and int(stated) != rows - 1:
-        raise UserError(f"the label table has {rows} rows; {stated} classes and the null label need {int(stated) + 1}")
+    if stated is not None and stated != rows - 1:
+        raise UserError(f"the label table has {rows} rows; {stated} classes and the null label need {stated + 1}")
     return rows - 1
 
 

@@ -197,6 +197,17 @@ def test_a_label_table_without_null_label_is_refused() -> None:
         convert(state, {**HEADS, "args": {"num_classes": 5}})
 
 
+@pytest.mark.parametrize("value", ["256x256", None, True, -1, 3.5, [256], {}])
+def test_arguments_that_are_no_numbers_are_passed_over(value: Any) -> None:
+    """They come out of somebody's pickle."""
+    state = repa_state(random_sit())
+    arguments = dict.fromkeys(("resolution", "image_size", "num_classes", "encoder_depth"), value)
+    assert convert(state, {**HEADS, "args": arguments}).config["num_classes"] == 10
+    state.pop("pos_embed")
+    with pytest.raises(UserError, match="hint input_size"):
+        convert(state, {**HEADS, "args": arguments})
+
+
 def test_names_of_wrappers_are_dropped() -> None:
     model = random_sit(learn_sigma=True)
     wrapped = {f"module._orig_mod.{key}": value for key, value in state_of(model).items()}
