@@ -156,11 +156,17 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 def read_config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The config in the metadata."""
+    """The config in the metadata.
+
+    Raises:
+        KeyError, ValueError: If there is none that can be read.
+    """
     config = json.loads(metadata["config"])
+    if not isinstance(config, dict):
+        raise ValueError("config is no table")
     if isinstance(config.get("input_size"), list):  # JSON has no tuples
         config["input_size"] = tuple(config["input_size"])
-    return dict(config)
+    return config
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, str]]:

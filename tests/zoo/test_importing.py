@@ -221,8 +221,12 @@ def test_our_files_that_do_not_fit_themselves_are_not_imported(own_home: Path, t
 
 
 def test_our_files_with_broken_metadata(tmp_path: Path) -> None:
-    save_file(state_of(random_sit()), tmp_path / "x.safetensors", {"format": "hastezoo-1"})
-    for look in (describe_file, open_weights):
-        with pytest.raises(UserError, match="its metadata is broken"):
-            look(tmp_path / "x.safetensors")
+    good = {"format": "hastezoo-1", "architecture": "sit"}
+    for metadata in ({"format": "hastezoo-1"}, {**good, "config": "no json"}, {**good, "config": "[1]"}):
+        save_file(state_of(random_sit()), tmp_path / "x.safetensors", metadata)
+        for look in (describe_file, open_weights):
+            with pytest.raises(UserError, match="its metadata is broken"):
+                look(tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match="do not fit their own config"):
+            load_model(tmp_path / "x.safetensors")
     assert [check.what for check in verify_file(tmp_path / "x.safetensors") if not check.good] == ["config"]
