@@ -70,7 +70,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of the whole folder."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        return _bytes(self.folder)
 
 
 def folder_of(name: str) -> Path:
@@ -108,6 +108,26 @@ def entries() -> list[str]:
     """Names of what is stored, readable or not."""
     root = home() / "weights"
     return sorted(path.parent.name for path in root.glob(f"*/{MODEL}") if not path.parent.name.startswith("."))
+
+
+def unfinished() -> dict[str, int]:
+    """What killed imports and interrupted downloads left, or running ones hold: name -> bytes."""
+    found: dict[str, int] = {}
+    for folder in (home() / "weights").glob(".*.new"):
+        found[folder.name[1 : -len(".new")]] = _bytes(folder)
+    for folder in (home() / "downloads").glob("*"):
+        if folder.is_dir() and _bytes(folder):
+            found[folder.name] = found.get(folder.name, 0) + _bytes(folder)
+    return found
+
+
+def downloads_of(name: str) -> Path:
+    """Where direct links of a checkpoint are downloaded to, until they are converted."""
+    return home() / "downloads" / folder_of(name).name
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextlib.contextmanager
@@ -156,7 +176,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def remove(name: str) -> int:
-    """Remove a checkpoint's stored weights.
+    """Remove a checkpoint's stored weights, and what an unfinished import or download of it left.
 
     Returns:
         The bytes that are free again.
@@ -164,18 +184,25 @@ def remove(name: str) -> int:
     Raises:
         UserError: If nothing of that name is stored.
     """
-    folder = folder_of(name)
-    if not folder.is_dir():
+    if not is_known(name):
         raise UserError(f"{name!r} is not in the store; `hastezoo cache list` shows what is")
+    final = folder_of(name)
+    folders = [final, final.with_name(f".{name}.new"), final.with_name(f".{name}.old"), downloads_of(name)]
     with lock(name):
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        _discard(folder)
+        size = sum(_bytes(folder) for folder in folders)
+        for folder in folders:
+            _discard(folder)
     return size
+
+
+def is_known(name: str) -> bool:
+    """Whether there is anything of that name to remove."""
+    return folder_of(name).is_dir() or name in unfinished()
 
 
 def _discard(folder: Path) -> None:
     """Remove a folder of the store and the files in it; it never descends, nor touches what is not the store's."""
-    if folder.parent != home() / "weights" or folder.is_symlink():
+    if folder.parent not in (home() / "weights", home() / "downloads") or folder.is_symlink():
         raise UserError(f"{folder} is not in the store: nothing was removed")
     if folder.is_dir():
         for path in folder.iterdir():

@@ -14,7 +14,6 @@ from pathlib import Path
 from hastezoo import hub
 from hastezoo.digests import recorded_sha256
 from hastezoo.errors import UserError
-from hastezoo.home import home
 from hastezoo.zoo import store
 from hastezoo.zoo.card import Card, Origin
 from hastezoo.zoo.download import Progress, download
@@ -152,7 +151,7 @@ def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> st
         path = hub.fetch(hub.Place(origin.repo, origin.revision, origin.file))
     else:
         assert origin.url is not None
-        path = download(origin.url, home() / "downloads" / card.name / origin.file, progress=progress)
+        path = download(origin.url, store.downloads_of(card.name) / Path(origin.file).name, progress=progress)
     try:
         return _taken(card, origin, path, say, progress)
     except UserError:  # the file is of no use; the Hub's cache is shared with other programs and stays

@@ -235,6 +235,15 @@ def test_a_store_whose_making_was_killed_is_whole_again(own_home: Path, foreign:
     assert store.find("tiny") == entry and store.entries() == ["tiny"]
 
 
+def test_what_killed_processes_leave_is_shown_and_removed(own_home: Path) -> None:
+    for path in ("weights/.tiny.new/.model.safetensors.7.partial", "downloads/tiny/last.pt.part"):
+        (own_home / path).parent.mkdir(parents=True)
+        (own_home / path).write_bytes(bytes(1000))
+    assert store.entries() == [] and store.unfinished() == {"tiny": 2000}
+    assert store.remove("tiny") == 2000 and store.unfinished() == {}
+    assert not list(own_home.rglob("*.part*"))
+
+
 def test_a_broken_record_says_what_to_do(own_home: Path, foreign: Path) -> None:
     entry = import_file(write_card(own_home), foreign)
     for text in ("{", "{}", "[]"):
