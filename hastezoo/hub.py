@@ -16,7 +16,7 @@ from hastezoo.errors import UserError
 PREFIX = "hub:"
 DEFAULT_FILE = "model.safetensors"
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt")
-_PLACE = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(:(?P<file>[^:]+))?")
+_PLACE = re.compile(r"hub:(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+?))?(:(?P<file>[^:]+))?")
 
 
 class Unreachable(UserError):

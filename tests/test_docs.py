@@ -149,6 +149,16 @@ def test_model_card_holds_the_measured_speed() -> None:
     assert f"{batch['median']:.0f} images/s in batches of 32, {batch['ratio']:.1f} times" in text
 
 
+def test_weights_page_holds_the_measured_import() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "import_memory.json").read_text())
+    text = " ".join((ROOT / "docs" / "weights.md").read_text().split())
+    ours, obvious = result["hastezoo import"], result["torch.load and save_file"]
+    assert f"{result['bytes']['released.pt'] / 1e9:.1f} GB container" in text
+    assert f"in {ours['seconds']['median']:.1f} s with a peak of {ours['peak_gb']['median']:.1f} GB" in text
+    assert f"take {obvious['seconds']['median']:.1f} s and {obvious['peak_gb']['median']:.1f} GB" in text
+    assert ours["peak_gb"]["most"] <= 1.5 * result["bytes"]["model.safetensors"] / 1e9
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_quality_that_was_promised(name: str) -> None:
     result = measured(name)

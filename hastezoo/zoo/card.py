@@ -46,7 +46,7 @@ class Origin(_Strict):
         note: What to know before trusting it.
     """
 
-    repo: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    repo: str | None = Field(None, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     revision: str | None = None
     url: str | None = Field(None, pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])")
     page: str | None = Field(None, pattern=r"^https://")

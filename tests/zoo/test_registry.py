@@ -123,7 +123,7 @@ def test_a_card_cannot_pretend(own_home: Path, line: str, message: str) -> None:
         ('repo = "a/b"\nurl = "https://x.org/f"\nfile = "f"', "exactly one of"),
         ('repo = "a/b"\nfile = "../../f"', "outside its folder"),
         ('repo = "a/b"\nfile = "/etc/passwd"', "outside its folder"),
-        ('repo = "../b/c"\nfile = "f"', "repo"),
+        ('repo = "../b"\nfile = "f"', "repo"),
         ('url = "file:///etc/passwd"\nfile = "f"', "url"),
         ('url = "http://x.org/f"\nfile = "f"', "url"),
         ('url = "https://x.org/f"\nfile = "f"\nsha256 = "abc"', "sha256"),
