@@ -47,6 +47,8 @@ def pack(card: Card, weights: Path, repo: str, licence: str | None = None) -> Pa
     Raises:
         UserError: If the file is not sound, or its licence does not let it be passed on.
     """
+    if not weights.is_file():
+        raise UserError(f"there is no file {weights}")
     if not is_ours(weights):
         raise UserError(f"{weights} is not a file of hastezoo; `hastezoo import {card.name} {weights}` first")
     metadata = read_header(weights)

@@ -137,6 +137,7 @@ def test_push_as_typed(own_home: Path, released: Path, local_hub: LocalHub, monk
     assert "/me/tiny/commit/" in good("push", "tiny", "--repo", "me/tiny")
     assert ("me/tiny", "model.safetensors") in local_hub.files
     assert "is no place on the Hub" in bad("push", "tiny", "--repo", "tiny", "--dry-run")
+    assert "there is no file nothing" in bad("push", "tiny", "--repo", "me/tiny", "--weights", "nothing", "--dry-run")
     released_by_hand = origin(page="https://lab.example/weights", file="x.pt", format="haste")
     write_card(own_home, latent=True, licence="none stated", redistribution="unstated", origins=released_by_hand)
     assert "may be passed on" in bad("push", "tiny", "--repo", "me/tiny", "--dry-run")
