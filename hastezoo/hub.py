@@ -71,6 +71,15 @@ def fetch(place: Place) -> Path:
     return path
 
 
+def cached(place: Place) -> Path | None:
+    """The file if the Hub's cache has it; no request is made. `place` names a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    assert place.file is not None
+    path = try_to_load_from_cache(place.repo, place.file, revision=place.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
 def _verify(path: Path, place: Place) -> None:
     """A large file's blob is named by its sha256. Plain downloads are checked by size alone, so check the rest here."""
     if not path.is_symlink():  # where the system has no links, the cache does not keep the name
@@ -86,10 +95,9 @@ def _verify(path: Path, place: Place) -> None:
 
 def _only_weights(place: Place) -> str:
     """The repository's file of weights where none is named: model.safetensors, or the only one there is."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
-    cached = try_to_load_from_cache(place.repo, DEFAULT_FILE, revision=place.revision)
-    if isinstance(cached, str):
+    if cached(Place(place.repo, place.revision, DEFAULT_FILE)) is not None:
         return DEFAULT_FILE
     try:
         files = HfApi(library_name="hastezoo").list_repo_files(place.repo, revision=place.revision)

@@ -31,6 +31,7 @@ class Faults:
         gated: Answer 401 to who sends no token.
         web_page: Answer downloads with a page of HTML.
         no_ranges: Ignore the Range header.
+        wrong_range: Ranges answered with another one than was asked for.
     """
 
     cut: int = 0
@@ -39,6 +40,7 @@ class Faults:
     gated: bool = False
     web_page: bool = False
     no_ranges: bool = False
+    wrong_range: int = 0
 
 
 @dataclass
@@ -214,6 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(asked[1]) if asked and not faults.no_ranges else 0
         if asked:
             hub.ranges.append(asked[0])
+        if start and faults.wrong_range:
+            faults.wrong_range -= 1
+            start //= 2
         if start and start >= len(data):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
             return

@@ -41,7 +41,10 @@ def small_zoo(local_hub: LocalHub, tiny_vae: Path, tmp_path: Path, monkeypatch: 
     for name in ("sit-s", "sit-xl-haste"):
         config = {**cards[name].config, **TINY, "in_channels": 4, "num_classes": 1000}
         changes = {"architecture": "sit", "config": config, "resolution": 32}
-        origins = [origin.model_copy(update={"sha256": None, "revision": None}) for origin in cards[name].origins]
+        origins = [
+            origin.model_copy(update={"sha256": None, "bytes": None, "revision": None})
+            for origin in cards[name].origins
+        ]
         cards[name] = cards[name].model_copy(update={**changes, "origins": origins})
     monkeypatch.setattr("hastezoo.zoo.registry.package_cards", lambda: cards)
     model = random_sit(in_channels=4, num_classes=1000, learn_sigma=True, reversed_time=True)

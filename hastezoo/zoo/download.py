@@ -72,7 +72,7 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
 def _receive(url: str, part: Path, progress: Progress) -> bool:
     """One connection's worth of bytes; whether the file is whole now."""
     state = _state(part)
-    have = _size(part) if state else 0
+    have = _size(part) if state.get("etag") else 0
     request = urllib.request.Request(url, headers={"User-Agent": "hastezoo", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -85,6 +85,9 @@ def _receive(url: str, part: Path, progress: Progress) -> bool:
         raise
     with response:
         resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            _discard(part)  # another part than was asked for: begin anew
+            return False
         length = response.headers.get("Content-Length")
         start = have if resumed else 0
         total = start + int(length) if length else None
@@ -116,9 +119,10 @@ def _state_path(part: Path) -> Path:
 def _state(part: Path) -> dict[str, Any]:
     """What is known of a partial file; empty where it cannot be continued."""
     try:
-        return dict(json.loads(_state_path(part).read_text(encoding="utf-8"))) if part.exists() else {}
+        state = json.loads(_state_path(part).read_text(encoding="utf-8")) if part.exists() else {}
     except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _size(path: Path) -> int:

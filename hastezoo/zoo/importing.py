@@ -39,6 +39,7 @@ class Opened:
         step: Training step, if stated.
         container: What it was wrapped in.
         args: Training arguments, if any.
+        origin: The format that somebody released the weights in; None for weights that a recipe wrote.
     """
 
     converted: Converted
@@ -46,6 +47,7 @@ class Opened:
     step: int | None
     container: str
     args: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = None
 
 
 def open_weights(path: Path, *, ema: bool | None = None, format: str | None = None, **hints: Any) -> Opened:
@@ -68,7 +70,7 @@ def open_weights(path: Path, *, ema: bool | None = None, format: str | None = No
         converted = convert(state, {"format": format, "args": checkpoint.args, **hints})
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return Opened(converted, which, checkpoint.step, checkpoint.container, checkpoint.args)
+    return Opened(converted, which, checkpoint.step, checkpoint.container, checkpoint.args, converted.origin)
 
 
 def _open_ours(path: Path) -> Opened:
@@ -86,7 +88,11 @@ def _open_ours(path: Path) -> Opened:
         raise UserError(f"{path}: the weights do not fit their own config: {error}") from None
     converted = Converted("hastezoo", architecture, config, state)
     return Opened(
-        converted, which or "unknown", int(step) if step and step.isdecimal() else None, "hastezoo safetensors"
+        converted,
+        which or "unknown",
+        int(step) if step and step.isdecimal() else None,
+        "hastezoo safetensors",
+        origin=_plain(metadata.get("origin")),
     )
 
 
@@ -197,7 +203,7 @@ def store_weights(
     notes = converted.notes + _doubts(card, opened)
     digest = recorded_sha256(path)
     with store.making(card.name) as folder:
-        facts = {"weights": opened.which, "origin": converted.origin, "step": opened.step, "source_sha256": digest}
+        facts = {"weights": opened.which, "origin": opened.origin, "step": opened.step, "source_sha256": digest}
         write_weights(
             folder / store.MODEL,
             converted.state_dict,

@@ -62,11 +62,17 @@ def pack(card: Card, weights: Path, repo: str, licence: str | None = None) -> Pa
 
 def _check_licence(card: Card, metadata: dict[str, str], licence: str | None) -> str:
     """The licence to publish under. Weights converted from somebody's release carry that release's terms."""
-    released = "origin" in metadata and bool(card.origins)
+    released = _is_released(card, metadata)
     if released and card.redistribution != "allowed":
         raise UserError(
             f"{card.name} was released with the licence {card.licence!r}, which does not say that its weights may be "
             "passed on; ask its authors. Weights that you trained yourself can be pushed with --weights"
+        )
+    formats = {origin.format for origin in card.origins}
+    if released and _origin(metadata) not in formats:
+        raise UserError(
+            f"the weights come from a release in the format {_origin(metadata)!r}, those of {card.name} from "
+            f"{' or '.join(sorted(formats))}: the licence {card.licence} may not be theirs"
         )
     if released and licence is not None and licence.lower() != card.licence.lower():
         raise UserError(f"{card.name} was released under {card.licence}; it cannot be published under {licence}")
@@ -76,6 +82,16 @@ def _check_licence(card: Card, metadata: dict[str, str], licence: str | None) ->
             "these weights are yours: say under which licence they are published, such as --licence apache-2.0"
         )
     return chosen
+
+
+def _origin(metadata: dict[str, str]) -> str:
+    """The format that the weights were converted from; nothing for those that a recipe wrote."""
+    return metadata.get("origin", "").strip('"')
+
+
+def _is_released(card: Card, metadata: dict[str, str]) -> bool:
+    """Whether the weights are somebody's release, as far as the file tells."""
+    return bool(_origin(metadata)) and bool(card.origins)
 
 
 def push(parcel: Parcel, repo: str, *, private: bool = False, message: str | None = None) -> str:
@@ -143,8 +159,8 @@ def model_card(card: Card, weights: Path, repo: str, licence: str, metadata: dic
 def _body(card: Card, weights: Path, repo: str, licence: str, metadata: dict[str, str]) -> str:
     protocol = find_protocol(card.protocol)
     guided = f", guidance {protocol.cfg:g} in [{protocol.interval[0]:g}, {protocol.interval[1]:g}]"
-    how = "prompts" if card.classes is None else "classes=[0, 1], seeds=[0, 1]"
-    origin = metadata.get("origin", "").strip('"')
+    how = 'prompts=["a red bus"]' if card.classes is None else "classes=[0, 1], seeds=[0, 1]"
+    origin, digest = _origin(metadata), sha256_of(weights)
     made = f"Converted from a checkpoint in the format `{origin}`." if origin else "Written by a recipe of hastezoo."
     lines = [
         f"# {card.title}",
@@ -167,13 +183,16 @@ def _body(card: Card, weights: Path, repo: str, licence: str, metadata: dict[str
         f"| latents | {card.autoencoder.repo or 'none: pixels'}, scale {card.autoencoder.scale:g} |",
         f"| sampled by default with | {protocol.solver}, {protocol.steps} steps{guided if protocol.cfg != 1 else ''} |",
         f"| licence | {licence} |",
-        f"| sha256 | `{sha256_of(weights)}` |",
+        f"| sha256 | `{digest}` |",
         "",
         made,
         "",
     ]
     if card.results:
-        lines += ["## Results", "", "| metric | value | protocol | |", "|---|---|---|---|"]
+        # A card's figures are of the published weights; others of the same name have none yet.
+        theirs = _is_released(card, metadata) or (card.weights is not None and card.weights.sha256 == digest)
+        heading = "## Results" if theirs else "## Results of the published checkpoint, not of these weights"
+        lines += [heading, "", "| metric | value | protocol | |", "|---|---|---|---|"]
         lines += [_result(result) for result in card.results] + [""]
     lines += ["## Papers", "", *[f"- {paper}" for paper in card.papers], ""]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from hastezoo.zoo.convert import Converted, expected_shapes
 from hastezoo.zoo.convert.converted import check_shapes
 from hastezoo.zoo.importing import misfit
 from hastezoo.zoo.modelfile import open_tensors, read_config, read_header
+from hastezoo.zoo.weights import is_here, resolve
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,15 @@ def verify(card: Card) -> list[Check]:
         path, digest = card.weights_path, card.weights.sha256
     else:
         entry = store.find(card.name)
-        if entry is None:
+        if entry is None and not is_here(card):
             raise UserError(f"{card.name} is not on this machine; `hastezoo pull {card.name}`, or import it")
-        path, digest = entry.path, entry.record.sha256
+        path, digest = (entry.path, entry.record.sha256) if entry else _in_the_hubs_cache(card)
     return verify_file(path, card, digest)
+
+
+def _in_the_hubs_cache(card: Card) -> tuple[Path, str]:
+    found = resolve(card, local=True)
+    return found.path, found.sha256
 
 
 def verify_file(path: Path, card: Card | None = None, digest: str | None = None) -> list[Check]:

@@ -64,8 +64,8 @@ def resolve(
     if card.weights is not None:
         return _packaged(card)
     found: store.Entry | Resolved | None = store.find(card.name)
-    if found is None and not local:
-        found = _obtain(card, say, progress)
+    if found is None:
+        found = _cached(card) if local else _obtain(card, say, progress)
     if found is None:
         raise UserError(how_to_get(card))
     return _stored(found) if isinstance(found, store.Entry) else found
@@ -160,13 +160,31 @@ def _from_origin(card: Card, origin: Origin, say: Say, progress: Progress) -> st
         raise
 
 
+def _cached(card: Card) -> Resolved | None:
+    """Our own file in the Hub's cache, where it stays: it needs no conversion, so the store has no copy."""
+    for origin in card.origins:
+        if origin.repo and origin.format == "hastezoo":
+            path = hub.cached(hub.Place(origin.repo, origin.revision, origin.file))
+            if path is not None:
+                return Resolved(path, _checked(origin, path), str(origin))
+    return None
+
+
+def _checked(origin: Origin, path: Path) -> str:
+    """The digest of a fetched file, if it is the one on the card."""
+    digest, size = recorded_sha256(path), path.stat().st_size
+    if origin.sha256 is not None and digest != origin.sha256:
+        raise UserError(f"{origin} has sha256 {digest[:12]}..., the card says {origin.sha256[:12]}...: not loaded")
+    if origin.bytes is not None and size != origin.bytes:
+        raise UserError(f"{origin} has {size:,} bytes, the card says {origin.bytes:,}: not loaded")
+    return digest
+
+
 def _taken(card: Card, origin: Origin, path: Path, say: Say, progress: Progress) -> store.Entry | Resolved:
     """The fetched file, checked, and converted if it is foreign."""
     from hastezoo.zoo.importing import misfit, open_for, store_weights
 
-    digest = recorded_sha256(path)
-    if origin.sha256 is not None and digest != origin.sha256:
-        raise UserError(f"{origin} has sha256 {digest[:12]}..., the card says {origin.sha256[:12]}...: not loaded")
+    digest = _checked(origin, path)
     if origin.format == "hastezoo":
         return Resolved(path, digest, str(origin))
     say(f"converting {path.name}, once")
@@ -202,5 +220,8 @@ def recipe_exists(card: Card) -> bool:
 
 
 def is_here(card: Card) -> bool:
-    """Whether the weights can be loaded without a network: from the package or the store."""
-    return card.weights is not None or card.name in store.entries()
+    """Whether the weights can be loaded without a network: from the package, the store or the Hub's cache."""
+    places = [
+        hub.Place(one.repo, one.revision, one.file) for one in card.origins if one.repo and one.format == "hastezoo"
+    ]
+    return card.weights is not None or card.name in store.entries() or any(map(hub.cached, places))

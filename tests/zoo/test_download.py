@@ -70,6 +70,18 @@ def test_a_finished_part_is_not_fetched_again(link: str, local_hub: LocalHub, tm
     assert local_hub.sent == 0
 
 
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"total": 7}', "no json", '{"etag": "\\"other\\""}'])
+def test_a_part_of_which_nothing_is_known_is_fetched_anew(link: str, tmp_path: Path, state: str) -> None:
+    (tmp_path / "x.part").write_bytes(b"rubbish")
+    (tmp_path / "x.part.json").write_text(state)
+    assert download(link, tmp_path / "x", sha256=DIGEST).read_bytes() == DATA
+
+
+def test_another_part_than_was_asked_for_is_not_appended(link: str, local_hub: LocalHub, tmp_path: Path) -> None:
+    local_hub.faults.cut, local_hub.faults.wrong_range = 1, 1
+    assert download(link, tmp_path / "x").read_bytes() == DATA
+
+
 def test_wrong_bytes_are_not_kept(link: str, local_hub: LocalHub, tmp_path: Path) -> None:
     local_hub.faults.wrong_bytes = True
     with pytest.raises(UserError, match=r"has sha256 \w{12}\.\.\., expected .*nothing was kept"):

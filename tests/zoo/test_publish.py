@@ -86,6 +86,46 @@ def test_a_released_licence_stays(stored: Path) -> None:
         pack(find_card("tiny"), stored, REPO, "apache-2.0")
 
 
+def test_a_release_is_not_passed_on_under_another_cards_licence(own_home: Path, tmp_path: Path) -> None:
+    """HASTE's file has the shapes of REPA's, and REPA's card a licence that allows it."""
+    save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
+    repa = origin(page="https://lab.example/weights", file="last.pt", format="repa")
+    card = write_card(own_home, method="repa", origins=repa)
+    path = import_file(card, tmp_path / "last.pt").path
+    with pytest.raises(UserError, match="from a release in the format 'haste', those of tiny from repa"):
+        pack(card, path, REPO)
+
+
+def test_own_weights_stay_ones_own_through_the_store(own_home: Path, tmp_path: Path) -> None:
+    """A file that a recipe wrote has no origin, imported or not; one that was released keeps its own."""
+    save_model(tmp_path / "own.safetensors", random_sit(1), "sit", weights="ema")
+    card = write_card(own_home, licence="none stated", redistribution="unstated", origins=RELEASED)
+    path = import_file(card, tmp_path / "own.safetensors").path
+    readme = pack(card, path, REPO, "mit").readme
+    assert "Written by a recipe" in readme
+    save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(import_file(card, tmp_path / "last.pt", force=True).path.read_bytes())
+    path = import_file(card, copy, force=True).path
+    with pytest.raises(UserError, match="may be passed on"):
+        pack(card, path, REPO, "mit")
+
+
+def test_published_figures_are_not_claimed_for_other_weights(own_home: Path, tmp_path: Path) -> None:
+    from hastezoo.zoo.card import Result
+
+    figure = Result(metric="FID", value=1.5, kind="reported", source="a paper")
+    card = write_card(own_home, origins=RELEASED).model_copy(update={"results": [figure]})
+    save_model(tmp_path / "own.safetensors", random_sit(), "sit")
+    assert "not of these weights" in pack(card, tmp_path / "own.safetensors", REPO).readme
+    save_repa(tmp_path / "last.pt", random_sit(), attn_coeff=0.5)
+    assert "not of these weights" not in pack(card, import_file(card, tmp_path / "last.pt").path, REPO).readme
+    assert (
+        "not of these weights"
+        not in pack(find_card("sit-ti-digits"), resolve(find_card("sit-ti-digits")).path, REPO).readme
+    )
+
+
 def test_weights_that_are_not_sound_are_refused(own_home: Path, tmp_path: Path) -> None:
     model = random_sit()
     with torch.no_grad():

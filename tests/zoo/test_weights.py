@@ -16,7 +16,8 @@ from hastezoo.zoo import store
 from hastezoo.zoo.importing import import_file
 from hastezoo.zoo.modelfile import save_model
 from hastezoo.zoo.registry import find_card
-from hastezoo.zoo.weights import resolve
+from hastezoo.zoo.verify import verify
+from hastezoo.zoo.weights import is_here, resolve
 from tests.local_hub import LocalHub
 from tests.zoo.cards import origin, write_card
 from tests.zoo.foreign import random_sit, save_repa, state_of
@@ -145,6 +146,26 @@ def test_another_sha256_never_loads(own_home: Path, local_hub: LocalHub, foreign
         with pytest.raises(UserError, match=r"the card says 0{12}\.\.\.: not loaded"):
             resolve(card)
         assert store.find("tiny") is None
+
+
+def test_another_size_than_the_cards_never_loads(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:
+    local_hub.files["x/y", "last.pt"] = foreign.read_bytes()
+    card = write_card(own_home, origins=origin(repo="x/y", file="last.pt", format="haste", bytes=7))
+    with pytest.raises(UserError, match=r"bytes, the card says 7: not loaded"):
+        resolve(card)
+
+
+def test_our_own_file_in_the_hubs_cache_is_here(own_home: Path, local_hub: LocalHub, tmp_path: Path) -> None:
+    data = ours(tmp_path / "x.safetensors")
+    local_hub.files[REPO, "model.safetensors"] = data
+    card = write_card(own_home, status="hub", origins=origin(repo=REPO, file="model.safetensors", format="hastezoo"))
+    assert not is_here(card)
+    with pytest.raises(UserError, match="is not on this machine"):
+        verify(card)
+    found = resolve(card)
+    asked = len(local_hub.requests)
+    assert is_here(card) and resolve(card, local=True) == found and all(check.good for check in verify(card))
+    assert len(local_hub.requests) == asked and found.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_the_next_origin_is_tried(own_home: Path, local_hub: LocalHub, foreign: Path) -> None:

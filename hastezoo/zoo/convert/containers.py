@@ -114,6 +114,10 @@ def _state(values: Mapping[str, Any], name: str) -> dict[str, Tensor]:
             raise UserError(f"{key} has dtype {str(value.dtype).removeprefix('torch.')}; weights are floating point")
         for wrapper in WRAPPERS:
             key = key.removeprefix(wrapper)
+        if key in state:
+            raise UserError(
+                f"{name} has {key} twice, once behind {' or '.join(WRAPPERS)}: which one counts is not known"
+            )
         state[key] = value
     if not state:
         raise UserError("holds an empty state dict")

@@ -42,6 +42,13 @@ def test_bare_and_one_sided_containers() -> None:
     assert unwrap(state).select() == (state, "unknown")
 
 
+def test_a_name_that_comes_twice_is_refused() -> None:
+    state = state_of(random_sit())
+    key = "blocks.0.attn.proj.bias"
+    with pytest.raises(UserError, match=r"has blocks\.0\.attn\.proj\.bias twice"):
+        unwrap({**state, f"module.{key}": state[key]})
+
+
 def test_older_torch_files_without_a_zip_archive(tmp_path: Path) -> None:
     state = state_of(random_sit())
     torch.save({"ema": state}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
