@@ -1,0 +1,1 @@
+"""The teacher and what it teaches: features and attention of a frozen ViT."""
