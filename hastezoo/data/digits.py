@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hastezoo.data.batch import Batch
+
 Split = Literal["train", "test", "all"]
 WHITE = 16.0
 
@@ -64,10 +66,11 @@ class Digits(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index], self.labels[index]
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch at once: (B, 1, 8, 8) and (B,)."""
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch at once: data (B, 1, 8, 8), labels (B,), and for a teacher the images in [0, 1]."""
         chosen = torch.as_tensor(indices)
-        return self.images[chosen], self.labels[chosen]
+        data = self.images[chosen]
+        return Batch(data, self.labels[chosen], (data + 1) / 2)
 
 
 def from_bytes(images: np.ndarray) -> np.ndarray:

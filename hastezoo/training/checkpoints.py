@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hastezoo.files import atomic_open, remove_partials
+from hastezoo.errors import UserError
+from hastezoo.files import atomic_open, atomic_write, remove_partials
 
 
 class Checkpoints:
@@ -18,10 +21,16 @@ class Checkpoints:
     Args:
         folder: Made when first written to.
         keep: How many to keep; older ones are removed after a new one is safe.
+        keep_at: Steps whose checkpoints are not removed.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = 2, keep_at: Collection[int] = ()) -> None:
         self.folder, self.keep = folder, keep
+        self.kept = {self.path_of(step) for step in keep_at}
+
+    def path_of(self, step: int) -> Path:
+        """Where the checkpoint of a step is, if there is one."""
+        return self.folder / f"step-{step:08d}.pt"
 
     def paths(self) -> list[Path]:
         """Newest first."""
@@ -30,10 +39,10 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write a state of tensors and plain values."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{step:08d}.pt"
+        path = self.path_of(step)
         with atomic_open(path) as stream:
             torch.save(state, stream)
-        for old in self.paths()[self.keep :]:
+        for old in [path for path in self.paths() if path not in self.kept][self.keep :]:
             old.unlink()
         return path
 
@@ -48,3 +57,18 @@ class Checkpoints:
                 reason = " ".join(str(error).split())[:120]
                 warnings.warn(f"checkpoint {path} cannot be read ({reason}); trying the one before", stacklevel=2)
         return None
+
+
+def fork(checkpoint: Path, out: Path) -> None:
+    """Let a new run in `out` go on from another run's checkpoint; nothing happens if it has one of its own.
+
+    Raises:
+        UserError: If there is no such checkpoint.
+    """
+    folder = out / "checkpoints"
+    if Checkpoints(folder).paths():
+        return
+    if not re.fullmatch(r"step-\d{8}\.pt", checkpoint.name) or not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is no checkpoint of a run; name one such as RUN/checkpoints/step-00000500.pt")
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / checkpoint.name, checkpoint.read_bytes())

@@ -29,6 +29,15 @@ class OptimizerConfig(_Strict):
     warmup_steps: int = Field(0, ge=0)
 
 
+class TimeLaw(_Strict):
+    """How the times of training are drawn: uniformly in [0, 1], or sigma = exp(z) with z ~ N(mean, std^2) and
+    t = sigma / (1 + sigma) (`lognormal`; HASTE's reviews try mean 0 and 1 with std 1)."""
+
+    kind: Literal["uniform", "lognormal"] = "uniform"
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+
+
 class TrainConfig(_Strict):
     """The settings of the loop.
 
@@ -40,8 +49,9 @@ class TrainConfig(_Strict):
         clip: Largest gradient norm; None for no clipping.
         precision: fp32, or bf16 autocast with float32 losses.
         label_dropout: Share of labels replaced by the null label.
-        log_every, sample_every, checkpoint_every: In steps; sample_every 0 for none.
-        keep: Checkpoints kept.
+        times: The law of t.
+        log_every, sample_every, diagnose_every, checkpoint_every: In steps; 0 for no samples, no diagnoses.
+        keep: Checkpoints kept, beside those of the steps `keep_at`, which stay.
     """
 
     seed: int = Field(0, ge=0)
@@ -52,14 +62,22 @@ class TrainConfig(_Strict):
     clip: float | None = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     label_dropout: float = Field(0.1, ge=0, lt=1)
+    times: TimeLaw = TimeLaw()
     log_every: int = Field(50, ge=1)
     sample_every: int = Field(1000, ge=0)
+    diagnose_every: int = Field(0, ge=0)
     checkpoint_every: int = Field(500, ge=1)
     keep: int = Field(2, ge=1)
+    keep_at: tuple[int, ...] = ()
 
 
 # What may change when a run is resumed: it ends elsewhere or reports differently, but takes the same steps.
-FREE_ON_RESUME = ("train.steps", "train.log_every", "train.sample_every", "train.checkpoint_every", "train.keep")
+FREE_ON_RESUME = {
+    f"train.{name}"
+    for name in ("steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at")
+}
+
+RUN_FILES = ("config.json", "metrics.jsonl", "alignment.jsonl", "diagnostics.jsonl")
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -142,7 +160,7 @@ def discard_run(out: Path, checkpoint: str) -> None:
     """Remove what a run made in `out`, and nothing else that may lie there."""
     for name in ("checkpoints", "samples"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("config.json", "metrics.jsonl", f"{checkpoint}.safetensors"):
+    for name in (*RUN_FILES, f"{checkpoint}.safetensors"):
         (out / name).unlink(missing_ok=True)
 
 

@@ -1,15 +1,19 @@
-"""One training loss: a time law and denoising. Alignment joins here as further terms."""
+"""One training loss: a time law, denoising, and what a teacher asks while alignment is active."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hastezoo.alignment.holistic import HolisticAlignment
+from hastezoo.data.batch import Batch
 from hastezoo.data.order import generator, process_slice
 from hastezoo.sampling import interpolants
 from hastezoo.sampling.interpolants import Interpolant
+from hastezoo.training.config import TimeLaw
+from hastezoo.training.student import Answer, Student
 
 
 @dataclass
@@ -37,6 +41,7 @@ def draw(
     shape: tuple[int, ...],
     label_dropout: float,
     *,
+    law: TimeLaw | None = None,
     rank: int = 0,
     processes: int = 1,
 ) -> Draws:
@@ -47,9 +52,13 @@ def draw(
 
     Args:
         shape: (C, H, W).
+        law: How times are drawn; uniformly where it is None.
     """
     source = generator(seed, "draws", step)
-    t = torch.rand(batch_size, generator=source)
+    if law is None or law.kind == "uniform":
+        t = torch.rand(batch_size, generator=source)
+    else:  # sigma = exp(z), t = sigma / (1 + sigma)
+        t = torch.sigmoid(law.mean + law.std * torch.randn(batch_size, generator=source))
     dropped = torch.rand(batch_size, generator=source) < label_dropout
     noise = torch.randn(batch_size, *shape, generator=source)
     part = process_slice(batch_size, rank, processes)
@@ -62,35 +71,61 @@ class Loss:
 
     Attributes:
         total: The scalar to descend.
-        terms: Its named parts, detached, for the log.
+        terms: Its named parts before their weights, detached, for the log.
     """
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Denoising:
-    """Velocity matching with t uniform in [0, 1]: mean squared error against alpha' x_0 + sigma' eps (SiT).
+class Objective:
+    """Velocity matching (SiT): mean squared error against alpha' x_0 + sigma' eps, with a teacher's losses beside it.
 
     Args:
         path: The interpolant.
         null_label: What a dropped label becomes.
+        alignment: REPA's or HASTE's; None for a plain model.
     """
 
-    def __init__(self, path: Interpolant, null_label: int) -> None:
-        self.path, self.null_label = path, null_label
+    def __init__(self, path: Interpolant, null_label: int, alignment: HolisticAlignment | None = None) -> None:
+        self.path, self.null_label, self.alignment = path, null_label, alignment
 
-    def __call__(self, model: nn.Module, data: Tensor, condition: Tensor, draws: Draws) -> Loss:
-        """The loss of `model` on data (B, C, H, W) with labels (B,)."""
-        per_sample = self.per_sample(model, data, condition, draws)
-        total = per_sample.mean()
-        return Loss(total, {"denoising": total.detach()})
+    def __call__(self, student: torch.nn.Module, batch: Batch, draws: Draws) -> Loss:
+        """The loss of a `Student`, or of one wrapped for several processes.
 
-    def per_sample(self, model: nn.Module, data: Tensor, condition: Tensor, draws: Draws) -> Tensor:
-        """(B,) mean squared errors in float32."""
-        t = interpolants.expand(draws.t, data)
-        x = interpolants.noisy(self.path, data, draws.noise, t)
-        target = interpolants.velocity(self.path, data, draws.noise, t)
-        labels = torch.where(draws.dropped, self.null_label, condition)
-        error = model(x, draws.t, labels).float() - target
-        return error.square().flatten(1).mean(1)
+        Raises:
+            ValueError: If there is alignment and the batch has no images for the teacher.
+        """
+        denoising, aligned, terms = self.parts(student, batch, draws)
+        total = denoising if aligned is None else denoising + aligned
+        return Loss(total, {name: term.detach() for name, term in terms.items()})
+
+    def parts(
+        self, student: torch.nn.Module, batch: Batch, draws: Draws
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """The denoising loss, the weighted sum of the alignment losses (None without), and each loss by name."""
+        alignment = self.alignment if self.alignment is not None and self.alignment.active else None
+        answer, error = self._errors(student, batch, draws, alignment)
+        terms = {"denoising": error.mean()}
+        if alignment is None:
+            return terms["denoising"], None, terms
+        if batch.images is None:
+            raise ValueError("alignment needs the images themselves, and this data set hands out none")
+        assert answer.captured is not None
+        lesson = alignment.lesson(batch.images, draws.t)
+        losses = alignment.losses(answer.captured, answer.projected, lesson)
+        return terms["denoising"], alignment.weighted(losses), {**terms, **losses}
+
+    def per_sample(self, student: Student, batch: Batch, draws: Draws) -> Tensor:
+        """(B,) mean squared errors of the velocity, in float32."""
+        return self._errors(student, batch, draws, None)[1]
+
+    def _errors(
+        self, student: torch.nn.Module, batch: Batch, draws: Draws, alignment: HolisticAlignment | None
+    ) -> tuple[Answer, Tensor]:
+        t = interpolants.expand(draws.t, batch.data)
+        x = interpolants.noisy(self.path, batch.data, draws.noise, t)
+        target = interpolants.velocity(self.path, batch.data, draws.noise, t)
+        labels = torch.where(draws.dropped, self.null_label, batch.condition)
+        answer: Answer = student(x, draws.t, labels, alignment.taps if alignment else None)
+        return answer, (answer.velocity.float() - target).square().flatten(1).mean(1)

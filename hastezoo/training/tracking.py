@@ -9,7 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+from torch import Tensor
+
 from hastezoo.files import atomic_write
+from hastezoo.training.processes import Processes
 
 
 class JsonLines:
@@ -36,6 +40,40 @@ def _kept(line: bytes, step: int) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):  # the line a kill cut short
         return False
+
+
+class Window:
+    """The values of each step since the last report: the losses by name, their sum, the gradient norm.
+
+    They stay on their device until somebody asks. A loss may be absent from the later steps: alignment ends.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Tensor]] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Take note of one step."""
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(value.detach().float())
+
+    def means(self, processes: Processes) -> dict[str, float]:
+        """The mean of each over steps and processes."""
+        means = processes.mean(torch.stack([torch.stack(values).mean() for values in self.values.values()]))
+        return dict(zip(self.values, means.tolist(), strict=True))
+
+    def broken(self, processes: Processes) -> str | None:
+        """Which value was the first, in any process, that is not finite."""
+        first: list[tuple[int, str]] = []
+        for name, values in self.values.items():
+            bad = torch.isfinite(processes.mean(torch.stack(values))).logical_not().nonzero()
+            if len(bad):
+                first.append((int(bad[0]), name))
+        # Of the values of one step the losses come first, and their sum and gradient follow from them.
+        return min(first, key=lambda found: found[0])[1] if first else None
+
+    def last(self) -> str:
+        """The newest values, for a message."""
+        return ", ".join(f"{name} {float(values[-1]):g}" for name, values in self.values.items())
 
 
 class TrainingBar:
@@ -76,6 +114,11 @@ class TrainingBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            self.bar.console.print(text, highlight=False)
 
     def update(self, step: int, loss: float | None = None) -> None:
         """Show that `step` steps are done; the loss, where it was just measured."""

@@ -23,7 +23,9 @@ def test_pixels_are_in_range_and_come_back_from_bytes() -> None:
     from hastezoo.autoencoders import to_bytes
 
     data = digits.Digits("train")
-    images, labels = data.__getitems__([5, 0, 1436])
+    batch = data.__getitems__([5, 0, 1436])
+    images, labels = batch.data, batch.condition
+    assert batch.images is not None and torch.allclose(2 * batch.images - 1, images) and len(batch) == 3
     assert images.shape == (3, 1, 8, 8) and images.dtype == torch.float32 and labels.dtype == torch.int64
     assert data.images.min() == -1 and data.images.max() == 1 and len(data) == 1437
     assert torch.equal(data[5][0], images[0]) and data[5][1] == labels[0]

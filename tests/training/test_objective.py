@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hastezoo.data.batch import Batch
 from hastezoo.sampling.interpolants import Cosine, Linear
-from hastezoo.training.objective import Denoising, Draws, draw
+from hastezoo.training.config import TimeLaw
+from hastezoo.training.objective import Draws, Objective, draw
+from hastezoo.training.student import Student
 
 
 class Recorder(torch.nn.Module):
@@ -32,7 +35,8 @@ def test_golden_denoising(golden: Any) -> None:
             return velocity
 
     draws = Draws(t, noise, torch.zeros(2, dtype=torch.bool))
-    loss = Denoising(Linear(), 10).per_sample(Answer(), images, torch.zeros(2, dtype=torch.int64), draws)
+    batch = Batch(images, torch.zeros(2, dtype=torch.int64))
+    loss = Objective(Linear(), 10).per_sample(Student(Answer()), batch, draws)
     assert (loss - tensors["denoising"]).abs().max() <= 1e-5
 
 
@@ -42,7 +46,7 @@ def test_against_the_formula_sample_by_sample(path: Any) -> None:
     data, labels = torch.randn(4, 1, 2, 2, dtype=torch.float64), torch.arange(4)
     draws = Draws(torch.rand(4, dtype=torch.float64), torch.randn_like(data), torch.tensor([True, False, False, True]))
     model = Recorder()
-    loss = Denoising(path, null_label=9)(model, data, labels, draws)
+    loss = Objective(path, null_label=9)(Student(model), Batch(data, labels), draws)
     total = 0.0
     for x0, eps, t in zip(data, draws.noise, draws.t, strict=True):
         x = path.alpha(t) * x0 + path.sigma(t) * eps
@@ -71,3 +75,17 @@ def test_draws_have_the_stated_laws() -> None:
     assert float(many.noise.std()) == pytest.approx(1, abs=0.01) and abs(float(many.noise.mean())) < 0.01
     assert abs(float(torch.corrcoef(torch.stack([many.t, many.noise[:, 0]]))[0, 1])) < 0.02
     assert not draw(0, 0, 1000, (1,), 0.0).dropped.any()
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.0, 1.0), (-0.5, 0.5)])
+def test_lognormal_times(mean: float, std: float) -> None:
+    """sigma = t / (1 - t) is log-normal."""
+    t = draw(0, 0, 40_000, (1,), 0.1, law=TimeLaw(kind="lognormal", mean=mean, std=std)).t.double()
+    z = (t / (1 - t)).log()
+    assert float(z.mean()) == pytest.approx(mean, abs=0.02) and float(z.std()) == pytest.approx(std, abs=0.02)
+    assert float(t.min()) > 0 and float(t.max()) < 1
+
+
+def test_the_law_of_times_changes_nothing_else() -> None:
+    plain, other = draw(3, 5, 8, (2,), 0.5), draw(3, 5, 8, (2,), 0.5, law=TimeLaw())
+    assert torch.equal(plain.t, other.t) and torch.equal(plain.noise, other.noise)

@@ -78,7 +78,8 @@ def test_stop_and_resume(unbroken: Path, tmp_path: Path, stop: int) -> None:
 
 def command(out: Path, steps: int) -> list[str]:
     settings = [part for setting in [*SMALL, f"train.steps={steps}"] for part in ("--set", setting)]
-    return [sys.executable, "-m", "hastezoo.recipes.digits", "--out", str(out), "--device", "cpu", "--quiet", *settings]
+    recipe = [sys.executable, "-m", "hastezoo.recipes.digits", "--checkpoint", "sit-ti-digits"]
+    return [*recipe, "--out", str(out), "--device", "cpu", "--quiet", *settings]
 
 
 def wait_for(condition: Any, process: subprocess.Popen[Any]) -> None:
