@@ -17,6 +17,7 @@ COMMANDS = {
     "import": "Take a file of weights into the local store, converting it.",
     "verify": "Check a checkpoint's weights: bytes, shapes, finite numbers.",
     "cache": "What the local store holds; remove from it.",
+    "diagnose": "How a run's losses, gradients and alignment went, as a picture.",
     "push": "Publish a checkpoint on the Hugging Face Hub.",
 }
 MODULES = {"import": "import_file"}  # `import` is no name for a module
