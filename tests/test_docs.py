@@ -12,8 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from hastezoo.alignment.teachers import create_teacher
 from hastezoo.cli.main import main
+from hastezoo.recipes.digits import DigitsConfig
 from hastezoo.recipes.digits import main as train_digits
+from hastezoo.recipes.digits_teacher import main as train_teacher
+from hastezoo.training.config import claim_run
 from hastezoo.zoo import documents
 from hastezoo.zoo.registry import ZOO, find_card, package_cards
 from tests.local_hub import LocalHub
@@ -68,9 +72,14 @@ BEFORE = {
 @pytest.mark.parametrize("command", commands("hastezoo "))
 def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    weights = tmp_path / "runs" / "sit-ti-digits" / "sit-ti-digits.safetensors"
+    name = "sit-ti-digits-haste"
+    weights = tmp_path / "runs" / name / f"{name}.safetensors"
     weights.parent.mkdir(parents=True)
-    weights.symlink_to(ZOO / "embedded" / "sit-ti-digits.safetensors")
+    weights.symlink_to(ZOO / "embedded" / f"{name}.safetensors")
+    for run in ("mine", "plain", "haste"):
+        claim_run(tmp_path / "runs" / run, DigitsConfig())
+        lines = [json.dumps({"step": step, "loss": 1 / step, "denoising": 1 / step}) for step in (50, 100)]
+        (tmp_path / "runs" / run / "metrics.jsonl").write_text("\n".join(lines))
     for start, first in BEFORE.items():
         if command.startswith(start):
             assert CliRunner().invoke(main, first).exit_code == 0
@@ -87,16 +96,26 @@ def test_tables_of_checkpoints_are_up_to_date() -> None:
         assert all(f"`{card}`" in text for card in package_cards())
 
 
-@pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.digits"))
+@pytest.mark.parametrize(
+    "command", [line for line in commands("python -m hastezoo.recipes.digits") if "digits_teacher" not in line]
+)
 def test_training_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrunken: the command's own options, then a model and a number of steps that take no time."""
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text("[train]\nseed = 3\n")
-    small = ["train.steps=2", "model.depth=1", "model.width=16", "model.heads=1", "train.sample_every=0"]
+    small = ["train.steps=2", "model.depth=3", "model.width=16", "model.heads=1", "train.sample_every=0"]
     arguments = [*shlex.split(command)[3:], *(part for setting in small for part in ("--set", setting)), "--quiet"]
     result = CliRunner().invoke(train_digits, arguments)
     assert result.exit_code == 0, result.output
     assert list(Path("runs").rglob("*.safetensors"))
+
+
+def test_the_teachers_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (command,) = commands("python -m hastezoo.recipes.digits_teacher")
+    result = CliRunner().invoke(train_teacher, [*shlex.split(command)[3:], "--epochs", "1", "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert create_teacher("local-dir:runs/digits-teacher", attention_layers=[2, 3]).grid == (4, 4)
 
 
 @pytest.mark.parametrize(("document", "code"), blocks("python"), ids=lambda value: value if len(value) < 30 else "code")
@@ -167,3 +186,36 @@ def test_the_quality_that_was_promised(name: str) -> None:
     result = measured(name)
     assert result["recognised"] >= 0.97
     assert result["frechet"] <= 2 * result["frechet_train_to_test"]
+
+
+def test_the_best_of_the_digits_is_as_near_to_them_as_they_are_to_each_other() -> None:
+    results = [measured(name) for name in MEASURED]
+    assert len(results) == 3 and len({find_card(name).steps for name in MEASURED}) == 1
+    assert min(result["frechet"] for result in results) <= results[0]["frechet_train_to_test"]
+
+
+def rows_of_the_step(result: dict[str, Any]) -> list[str]:
+    return [
+        f"| {kind} | {row['seconds']['median']:.2f} ({row['seconds']['least']:.2f}..{row['seconds']['most']:.2f}) | "
+        f"{row['over REPA']['seconds']['median']:.3f} | {row['peak_bytes'] / 1e9:.2f} | "
+        f"{row['over REPA']['peak_bytes']:.3f} |"
+        for kind, row in result["runs"].items()
+    ]
+
+
+def rows_of_the_memory(result: dict[str, Any]) -> list[str]:
+    def cells(row: dict[str, Any]) -> str:
+        return f"{row['peak_bytes'] / 1e6:.1f} ({row['largest_allocation_bytes'] / 1e6:.1f})"
+
+    return [
+        f"| {tokens} | {row['map_bytes'] / 1e6:.1f} | {cells(row['naive'])} | {cells(row['ours'])} | "
+        f"{row['ratios']['time']:.2f} |"
+        for tokens, row in result["tokens"].items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("train_step", rows_of_the_step), ("attention_memory", rows_of_the_memory)])
+def test_training_page_holds_what_was_measured(name: str, rows: Any) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    text = (ROOT / "docs" / "training.md").read_text()
+    assert [row for row in rows(result) if row not in text] == []

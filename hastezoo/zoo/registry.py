@@ -15,7 +15,7 @@ from hastezoo.sampling.protocol import Protocol
 from hastezoo.zoo.card import Card
 
 ZOO = Path(__file__).parent
-DEFAULT_CHECKPOINT = "sit-ti-digits"
+DEFAULT_CHECKPOINT = "sit-ti-digits-haste"
 
 
 def read_card(path: Path, weights_folder: Path) -> Card:

@@ -43,7 +43,7 @@ def test_card_is_true_to_its_architecture(name: str) -> None:
 
 def test_every_promised_checkpoint_has_a_card() -> None:
     wanted = {f"sit-{size}" for size in ("s", "b", "l", "xl")} | {"sit-xl-512", "sit-xl-haste-512", "sit-ti-digits"}
-    wanted |= {f"sit-{size}-{method}" for size in ("b", "l", "xl") for method in ("repa", "haste")}
+    wanted |= {f"sit-{size}-{method}" for size in ("b", "l", "xl", "ti-digits") for method in ("repa", "haste")}
     wanted |= {"mmdit-coco", "mmdit-coco-repa", "mmdit-coco-haste"}
     assert set(CARDS) == wanted
 
