@@ -151,13 +151,13 @@ def run(
     from hastezoo.devices import find_device
     from hastezoo.models.registry import create_model
     from hastezoo.sampling.interpolants import Linear
-    from hastezoo.training.checkpoints import fork
+    from hastezoo.training.checkpoints import Checkpoints, check_origin, fork
     from hastezoo.training.loop import train
     from hastezoo.training.objective import Objective
     from hastezoo.training.processes import join_processes, leave_processes
     from hastezoo.zoo.modelfile import save_model
 
-    processes = join_processes(find_device(device))
+    processes, new = join_processes(find_device(device)), False
     try:
         torch.manual_seed(config.train.seed)
         try:
@@ -170,6 +170,10 @@ def run(
             raise UserError(
                 "model: the digits are 1 x 8 x 8 with 10 classes; set in_channels, input_size and num_classes so"
             )
+        alignment = None if config.alignment is None else align(config.alignment, model, processes.device)
+        if origin is not None and (fresh or not Checkpoints(out / "checkpoints").paths()):
+            check_origin(origin)
+        new = fresh or not (out / "config.json").exists()
         if processes.main:
             if fresh:
                 discard_run(out, checkpoint)
@@ -177,7 +181,6 @@ def run(
             if origin is not None:
                 fork(origin, out)
         processes.wait()
-        alignment = None if config.alignment is None else align(config.alignment, model, processes.device)
         objective = Objective(Linear(), model.null_label, alignment)  # type: ignore[arg-type]
         outcome = train(
             model,
@@ -200,6 +203,12 @@ def run(
         if processes.main:
             _say(checkpoint, out, outcome.step, outcome.finished, quiet)
         return outcome.finished
+    except UserError:
+        # A run that never began (no such teacher, say) leaves no claim that the mended command would run into.
+        begun = (out / "metrics.jsonl").exists() or Checkpoints(out / "checkpoints").paths()
+        if processes.main and new and not begun:
+            (out / "config.json").unlink(missing_ok=True)
+        raise
     finally:
         leave_processes()
 

@@ -68,7 +68,12 @@ def fork(checkpoint: Path, out: Path) -> None:
     folder = out / "checkpoints"
     if Checkpoints(folder).paths():
         return
-    if not re.fullmatch(r"step-\d{8}\.pt", checkpoint.name) or not checkpoint.is_file():
-        raise UserError(f"{checkpoint} is no checkpoint of a run; name one such as RUN/checkpoints/step-00000500.pt")
+    check_origin(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / checkpoint.name, checkpoint.read_bytes())
+
+
+def check_origin(checkpoint: Path) -> None:
+    """Raise UserError if that is no checkpoint to fork from."""
+    if not re.fullmatch(r"step-\d{8}\.pt", checkpoint.name) or not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is no checkpoint of a run; name one such as RUN/checkpoints/step-00000500.pt")

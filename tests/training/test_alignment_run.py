@@ -149,6 +149,7 @@ def test_a_fork_is_the_run_that_ends_there(unbroken: dict[str, Path], tmp_path: 
     assert_same(train(tmp_path / "fork", 20, "step", origin=origin), before)
     with pytest.raises(UserError, match="no checkpoint of a run"):
         train(tmp_path / "none", 20, "step", origin=tmp_path / "step-00000013.pt")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_teacher_stays_away_after_the_end(
@@ -233,6 +234,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, settings: list[str], mess
     with pytest.raises(UserError, match=message) as caught:
         train(tmp_path / "run", 2, "step", *settings)
     assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "run").glob("*")), "the mended command can take the folder"
 
 
 def test_the_low_frequency_experiment_changes_the_loss_where_it_should(tmp_path: Path) -> None:
