@@ -70,13 +70,34 @@ def create_teacher(
     with torch.random.fork_rng(devices=[]):
         if not name.startswith(LOCAL):
             _check_name(name, loads)
-        # On the meta device first: what cannot teach is refused before anything is downloaded.
-        with torch.device("meta"):
-            arguments = {} if name.startswith(LOCAL) else _input_size(_built(name), grid)
-            skeleton = _built(name, **arguments)
-        _taught(skeleton, attention_layers=attention_layers, device="meta", dtype=dtype)
+        # What cannot teach is refused before anything is downloaded.
+        arguments, _ = _skeleton(name, grid, attention_layers, dtype)
         model = _loaded(name, _file(name, weights), arguments) if loads else _built(name, **arguments)
         return _taught(model, attention_layers=attention_layers, device=target, dtype=dtype, compile=compiled)
+
+
+def teacher_without_weights(
+    name: str, *, grid: tuple[int, int], attention_layers: Sequence[int] = (), dtype: torch.dtype = torch.float32
+) -> tuple[Teacher, Any]:
+    """A teacher on the meta device, and its model: shapes, of which costs are counted. Nothing is downloaded.
+
+    Raises:
+        UserError: As `create_teacher`.
+    """
+    if not name.startswith(LOCAL):
+        _check_name(name, loads=True)
+    _, (teacher, model) = _skeleton(name, grid, attention_layers, dtype)
+    return teacher, model
+
+
+def _skeleton(
+    name: str, grid: tuple[int, int], attention_layers: Sequence[int], dtype: torch.dtype
+) -> tuple[dict[str, Any], tuple[Teacher, Any]]:
+    """timm's arguments for the student's grid, and with them the teacher and its model on the meta device."""
+    with torch.device("meta"):
+        arguments = {} if name.startswith(LOCAL) else _input_size(_built(name), grid)
+        model = _built(name, **arguments)
+        return arguments, (_taught(model, attention_layers=attention_layers, device="meta", dtype=dtype), model)
 
 
 def _taught(model: Any, **settings: Any) -> Teacher:

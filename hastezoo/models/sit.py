@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import overload
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hastezoo.models.layers import (
     Attention,
@@ -105,6 +107,10 @@ class SiTBlock(nn.Module):
 class SiT(nn.Module):
     """The velocity network `model(x, t, labels)`.
 
+    Attributes:
+        recompute: In training, keep the input of each block alone and run the block again in the backward pass: the
+            same gradients with a fraction of the memory, for a second forward pass of the blocks.
+
     Example:
         >>> model = SiT(SiTConfig(input_size=8, in_channels=1, width=64, depth=2, heads=2, num_classes=10))
         >>> model(torch.randn(4, 1, 8, 8), torch.rand(4), torch.arange(4)).shape
@@ -116,6 +122,7 @@ class SiT(nn.Module):
     def __init__(self, config: SiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, config.width)
         self.t_embedder = TimestepEmbedder(config.width)
         self.y_embedder = LabelEmbedder(config.num_classes, config.width)
@@ -179,7 +186,7 @@ class SiT(nn.Module):
         tokens = self.x_embedder(x) + self.pos_embed
         c = self.t_embedder(1 - t if config.reversed_time else t) + self.y_embedder(condition)
         for index, block in enumerate(self.blocks):
-            tokens, queries, keys = block(tokens, c)
+            tokens, queries, keys = self._run(block, tokens, c)
             if taps is not None:
                 if index in taps.attention_layers:
                     captured.queries[index], captured.keys[index] = queries, keys
@@ -189,6 +196,12 @@ class SiT(nn.Module):
         velocity = velocity[:, : config.in_channels] if config.learn_sigma else velocity
         velocity = -velocity if config.reversed_time else velocity
         return velocity if taps is None else (velocity, captured)
+
+    def _run(self, block: nn.Module, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return block(tokens, c)
+        # Blocks draw no random numbers, so that no generator's state has to be kept for the second time.
+        return checkpoint(block, tokens, c, use_reentrant=False, preserve_rng_state=False)
 
 
 def parameter_count(model: nn.Module) -> int:
