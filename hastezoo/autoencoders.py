@@ -57,7 +57,7 @@ class LatentAutoencoder:
         vae: The network.
         scale, bias: What a model sees is `scale * latent + bias`.
         tiling: Decode large images in overlapping tiles: less memory, slightly other pixels at the seams.
-        source, sha256: Where the weights are from, and their digest.
+        source, sha256, revision: Where the weights are from, their digest, and the Hub's commit.
     """
 
     def __init__(
@@ -69,24 +69,41 @@ class LatentAutoencoder:
         tiling: bool = False,
         source: str = "",
         sha256: str = "",
+        revision: str = "",
     ) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.scale, self.bias = scale, bias
-        self.source, self.sha256 = source, sha256
+        self.source, self.sha256, self.revision = source, sha256, revision
         if tiling:
             self.vae.enable_tiling()
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, scale: float, bias: float, *, device: torch.device | str = "cpu", tiling: bool = False
+        cls,
+        source: str | Path,
+        scale: float | None = None,
+        bias: float = 0.0,
+        *,
+        device: torch.device | str = "cpu",
+        tiling: bool = False,
     ) -> Self:
         """Load one from a local folder, by a name of `VAES`, or from a repository `owner/name` of the Hub.
+
+        Args:
+            scale, bias: What a model was trained with; by default the autoencoder's own scale.
 
         Raises:
             UserError: If it is not to be had, or its own latents are scaled otherwise than the model's.
         """
         config, weights, shown = fetch_files(source)
-        _check_scale(config, scale, shown)
+        own = _own_scale(config, shown)
+        if scale is not None and own is not None and abs(own - scale) > 1e-6:
+            # A VAE of another latent space decodes to colourful nonsense without any error.
+            raise UserError(
+                f"the autoencoder {shown} scales its latents by {own}, the model was trained with {scale}: "
+                "another latent space"
+            )
+        scale = scale if scale is not None else own if own is not None else 1.0
         from diffusers import AutoencoderKL
         from diffusers.utils import logging
 
@@ -98,7 +115,14 @@ class LatentAutoencoder:
             raise UserError(f"the autoencoder {shown} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
         finally:
             logging.set_verbosity(verbosity)
-        return cls(vae.to(device), scale, bias, tiling=tiling, source=shown, sha256=recorded_sha256(weights))
+        revision = config.parent.name if config.parent.parent.name == "snapshots" else ""
+        digest = recorded_sha256(weights)
+        return cls(vae.to(device), scale, bias, tiling=tiling, source=shown, sha256=digest, revision=revision)
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return int(self.vae.config.latent_channels)
 
     @property
     def downsampling(self) -> int:
@@ -111,6 +135,13 @@ class LatentAutoencoder:
 
         parts = [self.vae.encode(self._own(part)).latent_dist.mean for part in self._split(pixels, pixels.shape[-2:])]
         return torch.cat(parts) * self.scale + self.bias
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        """The posterior, unscaled: (B, 3, H, W) in [-1, 1] -> (B, 2, C, H / 8, W / 8) float32, mean and deviation."""
+        import torch
+
+        parts = [self.vae.encode(self._own(part)).latent_dist for part in self._split(pixels, pixels.shape[-2:])]
+        return torch.cat([torch.stack([part.mean, part.std], dim=1).float() for part in parts])
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, 8 h, 8 w) float32, in [-1, 1] up to overshoot."""
@@ -157,17 +188,13 @@ def fetch_files(source: str | Path) -> tuple[Path, Path, str]:
     return config, weights, place
 
 
-def _check_scale(config: Path, scale: float, shown: str) -> None:
-    """A VAE of another latent space decodes to colourful nonsense without any error."""
+def _own_scale(config: Path, shown: str) -> float | None:
+    """What the autoencoder says its latents are scaled by, if it does."""
     try:
-        own = json.loads(config.read_text(encoding="utf-8")).get("scaling_factor", scale)
-    except (OSError, ValueError, AttributeError):
+        own = json.loads(config.read_text(encoding="utf-8")).get("scaling_factor")
+        return None if own is None else float(own)
+    except (OSError, ValueError, TypeError, AttributeError):
         raise UserError(f"the autoencoder {shown} has no readable {CONFIG}") from None
-    if abs(own - scale) > 1e-6:
-        raise UserError(
-            f"the autoencoder {shown} scales its latents by {own}, the model was trained with {scale}: "
-            "another latent space"
-        )
 
 
 def create_autoencoder(

@@ -90,7 +90,7 @@ def load_autoencoder(
         tiling=tiling,
     )
     if isinstance(autoencoder, LatentAutoencoder):
-        channels, factor = autoencoder.vae.config.latent_channels, autoencoder.downsampling
+        channels, factor = autoencoder.channels, autoencoder.downsampling
         if (channels, factor) != (config.in_channels, described.downsampling):
             raise UserError(
                 f"the autoencoder {autoencoder.source} has {channels} channels at 1/{factor}, {card.name} needs "

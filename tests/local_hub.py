@@ -1,8 +1,9 @@
 """A Hub on this machine: an HTTP server that speaks as much of the Hub's protocol as the tests need.
 
-It serves files (resolve with redirect, ETag, commit and sha256; ranges), answers as the Hub does where a repository is
-gated or something is absent, misbehaves on demand, and takes a push (create, preupload, LFS upload, commit). It does
-not speak xet, so pushes are tested with `HF_HUB_DISABLE_XET`.
+It serves models and data sets (a data set's repository is named `datasets/owner/repo`): files by redirect with ETag,
+commit and sha256, ranges, listings. It answers as the Hub does where a repository is gated or something is absent,
+misbehaves on demand, and takes a push (create, preupload, LFS upload, commit). It does not speak xet, so pushes are
+tested with `HF_HUB_DISABLE_XET`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -113,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._batch(json.loads(data))
         elif "/commit/" in path:
             self._commit(path, data)
+        elif found := re.match(r"/api/(datasets/[^/]+/[^/]+)/paths-info/", path):
+            self._paths(found[1], parse_qs(data.decode())["paths"])
         else:
             self._answer(404)
 
@@ -160,8 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         if found := re.match(r"/cdn/([0-9a-f]{64})$", path):
             self._send(found[1])
-        elif found := re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$", path):
+        elif found := re.match(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)$", path):
             self._resolve(*found.groups())
+        elif found := re.match(r"/api/(datasets/[^/]+/[^/]+)/tree/[^/]+/?(.*)$", path):
+            self._tree(found[1], found[2])
+        elif found := re.match(r"/api/(datasets/[^/]+/[^/]+)(?:/revision/(.+))?$", path):
+            self._data_set(found[1], found[2] or "main")
         elif found := re.match(r"/api/models/([^/]+/[^/]+)/tree/", path):
             self._tree(found[1])
         elif found := re.match(r"/api/models/([^/]+/[^/]+)(/revision/.+)?$", path):
@@ -169,13 +177,40 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "RepoNotFound")
 
-    def _tree(self, repo: str) -> None:
+    def _data_set(self, repo: str, revision: str) -> None:
+        """Of a gated data set, too, everybody may read this much."""
+        if not self.hub.of(repo):
+            self._refuse(401 if "Authorization" not in self.headers else 404, "RepoNotFound")
+        elif revision not in ("main", COMMIT):
+            self._refuse(404, "RevisionNotFound")
+        else:
+            self._json({"id": repo.removeprefix("datasets/"), "sha": COMMIT})
+
+    def _tree(self, repo: str, folder: str = "") -> None:
+        """The files of a repository below a folder, at any depth, and the folders between."""
         files = self.hub.of(repo)
         if not files:
             self._refuse(404, "RepoNotFound")
             return
-        rows = [{"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in files.items()]
-        self._json(rows)
+        below = [path for path in files if path.startswith(folder and f"{folder}/")]
+        if not below:
+            self._refuse(404, "EntryNotFound")
+            return
+        parents = {str(parent) for path in below for parent in PurePosixPath(path).parents}
+        folders = sorted(parent for parent in parents if parent != "." and len(parent) > len(folder))
+        self._json([self._entry(repo, path) for path in [*folders, *below]])
+
+    def _paths(self, repo: str, paths: list[str]) -> None:
+        """What is known of some paths; of what is not there, nothing."""
+        files = self.hub.of(repo)
+        there = [path for path in paths if any(name == path or name.startswith(f"{path}/") for name in files)]
+        self._json([self._entry(repo, path) for path in there])
+
+    def _entry(self, repo: str, path: str) -> dict[str, Any]:
+        data = self.hub.files.get((repo, path))
+        if data is None:
+            return {"type": "directory", "path": path, "oid": "0" * 40}
+        return {"type": "file", "path": path, "size": len(data), "oid": "0" * 40}
 
     def _resolve(self, repo: str, revision: str, path: str) -> None:
         files = self.hub.of(repo)
@@ -210,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.wrong_bytes:
             data = bytes(len(data) - 1) + b"x"
         headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-        asked = re.match(r"bytes=(\d+)-$", self.headers.get("Range", ""))
+        asked = re.match(r"bytes=(\d+)-(\d*)$", self.headers.get("Range", ""))
         if self.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
             asked = None
         start = int(asked[1]) if asked and not faults.no_ranges else 0
@@ -222,15 +257,16 @@ class _Handler(BaseHTTPRequestHandler):
         if start and start >= len(data):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
             return
-        part = data[start:]
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        stop = min(int(asked[2]) + 1, len(data)) if asked and asked[2] and not faults.no_ranges else len(data)
+        part, ranged = data[start:stop], bool(start) or stop < len(data)
+        if ranged:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         if faults.cut and self.command == "GET":
             faults.cut -= 1
-            self._answer(206 if start else 200, part[: len(part) // 2], headers, length=len(part))
+            self._answer(206 if ranged else 200, part[: len(part) // 2], headers, length=len(part))
             self.close_connection = True
             return
-        self._answer(206 if start else 200, part, headers)
+        self._answer(206 if ranged else 200, part, headers)
 
     def _refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self._answer(status, b"", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})

@@ -19,6 +19,9 @@ HEAVY = (
     "torchdiffeq",
     "diffusers",
     "huggingface_hub",
+    "datasets",
+    "pyarrow",
+    "tensorboard",
 )
 
 # From the design: a room may import itself, the ground floor, and what is named here.
@@ -31,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     "conditioning": set(),
     "zoo": {"models", "sampling", "autoencoders", "conditioning", "devices"},
     "alignment": {"models", "devices"},
-    "data": {"autoencoders", "conditioning", "models", "sampling"},
+    "data": {"autoencoders", "conditioning", "devices", "models", "sampling"},
     "evaluation": {"data", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
     "loading": {"zoo", "autoencoders", "conditioning", "models", "sampling"},
     "pipeline": {"loading", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
@@ -67,6 +70,9 @@ def loaded_by(*arguments: str) -> set[str]:
         ("cache", "list"),
         ("sample", "--help"),
         ("diagnose", "--help"),
+        ("prepare", "--help"),
+        ("inspect", "--help"),
+        ("export", "--help"),
         ("--version",),
     ],
     ids=" ".join,

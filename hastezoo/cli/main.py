@@ -17,7 +17,10 @@ COMMANDS = {
     "import": "Take a file of weights into the local store, converting it.",
     "verify": "Check a checkpoint's weights: bytes, shapes, finite numbers.",
     "cache": "What the local store holds; remove from it.",
+    "prepare": "Make a data set for training from images.",
+    "inspect": "What a prepared data set holds, and whether it is sound.",
     "diagnose": "How a run's losses, gradients and alignment went, as a picture.",
+    "export": "A run's result as a checkpoint of your own, with a card.",
     "push": "Publish a checkpoint on the Hugging Face Hub.",
 }
 MODULES = {"import": "import_file"}  # `import` is no name for a module

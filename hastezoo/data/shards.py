@@ -1,0 +1,225 @@
+"""Samples in files: Arrow streams as the library `datasets` writes and maps them, one sample a row.
+
+| column | |
+|---|---|
+| id | the source's name of the image |
+| label | with the classes' names |
+| moments | float16 (2, C, h, w): mean and standard deviation of the posterior, unscaled, as bytes |
+| mirrored | the same of the mirrored image, where the data set has them |
+| image | PNG or JPEG |
+
+Moments are a binary column because that is read eight times faster than nested lists of numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import BaseModel
+
+from hastezoo.data.manifest import Manifest, Shard, Skipped
+from hastezoo.digests import sha256_of
+from hastezoo.errors import UserError
+from hastezoo.files import atomic_open, write_json
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+ROWS = 64  # of a batch in the file: what a reader must touch to find one row stays small
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample as it is written.
+
+    Attributes:
+        image: Bytes of a file.
+        moments: float32 (2, C, h, w), unscaled.
+        mirrored: The same of the mirrored image.
+    """
+
+    id: str
+    label: int
+    image: bytes
+    moments: np.ndarray
+    mirrored: np.ndarray | None = None
+
+
+class ShardRecord(BaseModel):
+    """A finished shard, and the sums that the whole data set's statistics are made of.
+
+    Attributes:
+        shard: The file; None where nothing in the unit could be read.
+        shape: (C, h, w).
+        labels: How many of each.
+        sums, squares, stds: Per channel, of the means, their squares and the standard deviations; over positions.
+        skipped: What could not be read.
+    """
+
+    shard: Shard | None
+    shape: tuple[int, int, int] | None = None
+    labels: dict[int, int] = {}
+    sums: list[float] = []
+    squares: list[float] = []
+    stds: list[float] = []
+    skipped: list[Skipped] = []
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def features(classes: Sequence[str], flip: bool) -> datasets.Features:
+    """The columns, as `datasets` describes them."""
+    from datasets import ClassLabel, Features, Image, Value
+
+    columns = {"id": Value("string"), "label": ClassLabel(names=list(classes)), "moments": Value("binary")}
+    mirrored = {"mirrored": Value("binary")} if flip else {}
+    return Features({**columns, **mirrored, "image": Image(decode=True)})
+
+
+class _Sums:
+    """What a shard's record adds up, in float64."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[int] = Counter()
+        self.shape: tuple[int, ...] | None = None
+        self.totals = np.zeros((3, 1))
+
+    def add(self, row: Row) -> None:
+        mean, std = row.moments.astype(np.float64)
+        self.labels[row.label] += 1
+        self.shape = mean.shape
+        self.totals = self.totals + np.stack([part.sum((1, 2)) for part in (mean, mean**2, std)])
+
+    def record(self, shard: Shard | None, skipped: Sequence[Skipped]) -> ShardRecord:
+        sums, squares, stds = self.totals.tolist()
+        return ShardRecord(
+            shard=shard,
+            shape=self.shape,
+            labels=dict(sorted(self.labels.items())),
+            sums=sums, squares=squares, stds=stds, skipped=list(skipped),
+        )  # fmt: skip
+
+
+def write_shard(path: Path, rows: Iterable[Row | Skipped], columns: datasets.Features) -> ShardRecord:
+    """Write rows under `path`, whole or not at all; what was skipped is noted.
+
+    Raises:
+        OSError: If the disk is full, say; nothing is left then.
+    """
+    import pyarrow as pa
+
+    schema, sums, count = columns.arrow_schema, _Sums(), 0
+    skipped: list[Skipped] = []
+    with atomic_open(path) as stream, pa.ipc.new_stream(stream, schema) as writer:
+        for group in _groups(rows, skipped):
+            for row in group:
+                sums.add(row)
+            writer.write_batch(_batch(group, schema))
+            count += len(group)
+    if not count:
+        path.unlink()
+        return sums.record(None, skipped)
+    shard = Shard(file=path.name, rows=count, bytes=path.stat().st_size, sha256=sha256_of(path))
+    return sums.record(shard, skipped)
+
+
+def _groups(rows: Iterable[Row | Skipped], skipped: list[Skipped]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    for row in rows:
+        if isinstance(row, Skipped):
+            skipped.append(row)
+            continue
+        group.append(row)
+        if len(group) == ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    values: dict[str, list[Any]] = {
+        "id": [row.id for row in rows],
+        "label": [row.label for row in rows],
+        "moments": [row.moments.astype("<f2").tobytes() for row in rows],
+        "mirrored": [None if row.mirrored is None else row.mirrored.astype("<f2").tobytes() for row in rows],
+        "image": [{"bytes": row.image, "path": None} for row in rows],
+    }
+    return pa.record_batch([pa.array(values[field.name], field.type) for field in schema], schema=schema)
+
+
+def write_index(folder: Path, manifest: Manifest) -> None:
+    """The two files by which `datasets.load_from_disk` knows the folder as one of its own."""
+    from datasets import DatasetInfo
+
+    info = DatasetInfo(
+        description=f"{manifest.name}, prepared by hastezoo from {manifest.source}",
+        features=features(manifest.classes, manifest.flip),
+    )
+    info.write_to_directory(str(folder))
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": shard.file} for shard in manifest.shards],
+        "_fingerprint": manifest.fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": "train",
+    }
+    write_json(folder / "state.json", state)
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Whether every shard is there and of its size; their bytes are not read.
+
+    Raises:
+        UserError: If not, with which.
+    """
+    for shard in manifest.shards:
+        path = folder / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes, not {shard.bytes:,}"
+            raise UserError(f"the shard {path} {found}: copy it again, or prepare the data set anew")
+
+
+def open_shards(folder: Path, manifest: Manifest) -> datasets.Dataset:
+    """The rows of all shards, mapped into memory, to be read as Arrow tables.
+
+    Raises:
+        UserError: If a shard is missing or damaged.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, concatenate_datasets
+
+    check_files(folder, manifest)
+    parts = []
+    for shard in manifest.shards:
+        try:
+            part = Dataset.from_file(str(folder / shard.file))
+        except (pa.ArrowInvalid, OSError, ValueError, json.JSONDecodeError, KeyError) as error:
+            raise UserError(damaged(folder / shard.file, error)) from None
+        if len(part) != shard.rows:
+            raise UserError(damaged(folder / shard.file, ValueError(f"{len(part)} rows, not {shard.rows}")))
+        parts.append(part)
+    return concatenate_datasets(parts).with_format("arrow")
+
+
+def damaged(path: Path, error: Exception) -> str:
+    """One line about a shard that cannot be read."""
+    reason = " ".join(str(error).split())[:120]
+    return f"the shard {path} is damaged ({reason}): copy it again, or prepare the data set anew"
