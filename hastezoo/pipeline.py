@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hastezoo.autoencoders import to_bytes
-from hastezoo.conditioning.labels import find_label, label_of_seed
+from hastezoo.conditioning.labels import ClassList, find_label, label_of_seed
 from hastezoo.devices import find_device, find_dtype, fitting_batch_size
 from hastezoo.errors import UserError, explain
 from hastezoo.loading import check_runnable, load_autoencoder, load_classes, load_network
@@ -116,6 +116,7 @@ class Pipeline:
         compile: bool = False,
         vae: str | Path | None = None,
         vae_tiling: bool = False,
+        names: ClassList | None = None,
     ) -> None:
         self.card = card
         self.device, self.dtype = device, dtype
@@ -125,7 +126,7 @@ class Pipeline:
         network = network.to(device=device, dtype=dtype).eval()
         self.network: Any = torch.compile(network) if compile else network
         self.path = find_interpolant(card.path)
-        self.names = load_classes(card, self.config)
+        self.names = load_classes(card, self.config) if names is None else names
         self.autoencoder = load_autoencoder(card, self.config, vae, device=device, tiling=vae_tiling)
 
     @classmethod

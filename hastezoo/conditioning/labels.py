@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hastezoo.errors import UserError, nearest
+from hastezoo.home import home
 
 CLASSES = Path(__file__).parent / "classes"
 IMAGENET = "imagenet"
@@ -61,20 +62,43 @@ class ClassList:
         return named + [label for label in other if label not in named]
 
 
-@functools.cache
 def class_names(listing: str) -> ClassList:
-    """The classes by the name of their list: `imagenet`, or a file in `classes/` such as `digits`.
+    """The classes by the name of their list: `imagenet`, a file in `classes/` such as `digits`, or one of the user's.
+
+    The user's are `HASTEZOO_HOME/classes/NAME.json`, a JSON list of names in the order of their labels. The package's
+    lists come first, and the user's are read anew each time: they may change, and so may the home.
 
     Raises:
-        UserError: If there is no such list.
+        UserError: If there is no such list, or the user's is no list of names.
     """
+    if listing in package_lists():
+        return _package_list(listing)
+    own = {path.stem: path for path in sorted((home() / "classes").glob("*.json"))}
+    if listing not in own:
+        raise UserError(f"unknown list of classes {listing!r}: one of {', '.join([*package_lists(), *own])}")
+    return ClassList(tuple((name,) for name in _read_names(own[listing])))
+
+
+def package_lists() -> list[str]:
+    """Names of the lists that ship with the package; none of the user's can have one of them."""
+    return [*sorted(path.stem for path in CLASSES.glob("*.json")), IMAGENET]
+
+
+@functools.cache
+def _package_list(listing: str) -> ClassList:
     if listing == IMAGENET:
         return _imagenet()
-    path = CLASSES / f"{listing}.json"
-    if not path.is_file():
-        known = ", ".join([*sorted(path.stem for path in CLASSES.glob("*.json")), IMAGENET])
-        raise UserError(f"unknown list of classes {listing!r}: one of {known}")
-    return ClassList(tuple((name,) for name in json.loads(path.read_text(encoding="utf-8"))))
+    return ClassList(tuple((name,) for name in _read_names(CLASSES / f"{listing}.json")))
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the list of classes {path} cannot be read: {error}") from None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UserError(f"the list of classes {path} is no JSON list of names, one for each label")
+    return names
 
 
 def _imagenet() -> ClassList:

@@ -44,8 +44,9 @@ def gradient_cosines(
     cosines = []
     for t in config.times:
         sums = [[torch.zeros_like(parameter) for parameter in block] for _ in range(2)]
-        for batch, noise in _portions(samples, min(config.images, len(samples)), batch_size, seed, processes):
-            draws = Draws(torch.full((len(batch),), t), noise, torch.zeros(len(batch), dtype=torch.bool)).to(device)
+        for batch, noise, latents in _portions(samples, min(config.images, len(samples)), batch_size, seed, processes):
+            kept_labels = torch.zeros(len(batch), dtype=torch.bool)
+            draws = Draws(torch.full((len(batch),), t), noise, kept_labels, latents).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 denoising, aligned, _ = objective.parts(student, batch.to(device), draws)
             assert aligned is not None
@@ -65,12 +66,18 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 def _portions(
     samples: Samples, count: int, batch_size: int, seed: int, processes: Processes
-) -> Iterator[tuple[Batch, Tensor]]:
-    """This process' share of the first `count` images of a fixed order, with noise that is a function of the image."""
+) -> Iterator[tuple[Batch, Tensor, Tensor | None]]:
+    """This process' share of the first `count` images of a fixed order, with noise, and what their latents are drawn
+    with, that are functions of the image."""
     chosen = permutation(seed, -1, len(samples))[:count].tolist()
     mine = chosen[processes.rank :: processes.count]
     share = max(1, batch_size // processes.count)
     for start in range(0, len(mine), share):
         indices = mine[start : start + share]
-        noise = [torch.randn(samples.shape, generator=generator(seed, "angle", index)) for index in indices]
-        yield samples.__getitems__(indices), torch.stack(noise)
+        batch = samples.__getitems__(indices)
+        latents = None if batch.std is None else _normals(samples.shape, seed, "angle posterior", indices)
+        yield batch, _normals(samples.shape, seed, "angle", indices), latents
+
+
+def _normals(shape: tuple[int, ...], seed: int, what: str, indices: list[int]) -> Tensor:
+    return torch.stack([torch.randn(shape, generator=generator(seed, what, index)) for index in indices])

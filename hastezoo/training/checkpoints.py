@@ -22,11 +22,15 @@ class Checkpoints:
         folder: Made when first written to.
         keep: How many to keep; older ones are removed after a new one is safe.
         keep_at: Steps whose checkpoints are not removed.
+        milestone_every: Nor are those of its multiples; 0 for none.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, keep_at: Collection[int] = ()) -> None:
-        self.folder, self.keep = folder, keep
-        self.kept = {self.path_of(step) for step in keep_at}
+    def __init__(self, folder: Path, keep: int = 2, keep_at: Collection[int] = (), milestone_every: int = 0) -> None:
+        self.folder, self.keep, self.keep_at, self.milestone_every = folder, keep, keep_at, milestone_every
+
+    def is_milestone(self, step: int) -> bool:
+        """Whether the checkpoint of a step stays."""
+        return step in self.keep_at or (self.milestone_every > 0 and step % self.milestone_every == 0)
 
     def path_of(self, step: int) -> Path:
         """Where the checkpoint of a step is, if there is one."""
@@ -42,7 +46,8 @@ class Checkpoints:
         path = self.path_of(step)
         with atomic_open(path) as stream:
             torch.save(state, stream)
-        for old in [path for path in self.paths() if path not in self.kept][self.keep :]:
+        passing = [path for path in self.paths() if not self.is_milestone(int(path.stem.removeprefix("step-")))]
+        for old in passing[self.keep :]:
             old.unlink()
         return path
 

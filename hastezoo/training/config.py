@@ -51,7 +51,13 @@ class TrainConfig(_Strict):
         label_dropout: Share of labels replaced by the null label.
         times: The law of t.
         log_every, sample_every, diagnose_every, checkpoint_every: In steps; 0 for no samples, no diagnoses.
-        keep: Checkpoints kept, beside those of the steps `keep_at`, which stay.
+        keep: Checkpoints kept, beside the milestones that stay: those of the steps `keep_at`, and of every
+            `milestone_every` steps (0 for none).
+        accumulation: Backward passes to a step. Each process takes batch_size / processes / accumulation samples at
+            a time; the step is the same.
+        activation_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        workers: Processes that read data, of each process; 0 reads in between.
+        trackers: What is told of the losses beside metrics.jsonl: tensorboard, wandb.
     """
 
     seed: int = Field(0, ge=0)
@@ -69,15 +75,24 @@ class TrainConfig(_Strict):
     checkpoint_every: int = Field(500, ge=1)
     keep: int = Field(2, ge=1)
     keep_at: tuple[int, ...] = ()
+    milestone_every: int = Field(0, ge=0)
+    accumulation: int = Field(1, ge=1)
+    activation_checkpointing: bool = False
+    workers: int = Field(0, ge=0)
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
 
-# What may change when a run is resumed: it ends elsewhere or reports differently, but takes the same steps.
-FREE_ON_RESUME = {
-    f"train.{name}"
-    for name in ("steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at")
-}
+# What may change when a run is resumed: it ends elsewhere, reports or is spread differently, but takes the same steps.
+_FREE = (
+    "steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at", "milestone_every",
+    "accumulation", "activation_checkpointing", "workers", "trackers",
+)  # fmt: skip
+FREE_ON_RESUME = {*(f"train.{name}" for name in _FREE), "data.path", "grid"}
 
-RUN_FILES = ("config.json", "metrics.jsonl", "alignment.jsonl", "diagnostics.jsonl")
+RUN_FILES = (
+    "config.json", "run.json", "metrics.jsonl", "alignment.jsonl", "diagnostics.jsonl", "evaluations.jsonl",
+    "wandb.json",
+)  # fmt: skip
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -88,7 +103,7 @@ def configure(recipe: Config, file: Path | None = None, settings: Iterable[str] 
     Args:
         recipe: The recipe's own values.
         file: TOML or JSON with some of the keys.
-        settings: `key.subkey=value`, the value in TOML's notation or a bare string.
+        settings: `key.subkey=value`, the value in TOML's notation or a bare string; `train.` may be left out.
 
     Raises:
         UserError: If the file cannot be read, or a key or value is not valid.
@@ -101,7 +116,10 @@ def configure(recipe: Config, file: Path | None = None, settings: Iterable[str] 
         if not equals or not key:
             raise UserError(f"--set takes key=value, not {setting!r}")
         nested: Any = _parse(text)
-        for part in reversed(key.strip().split(".")):
+        parts = key.strip().split(".")
+        if parts[0] not in values and parts[0] in values.get("train", {}):
+            parts.insert(0, "train")  # optimizer.lr is train.optimizer.lr
+        for part in reversed(parts):
             nested = {part: nested}
         _merge(values, nested)
     try:
@@ -158,7 +176,7 @@ def claim_run(out: Path, config: BaseModel) -> None:
 
 def discard_run(out: Path, checkpoint: str) -> None:
     """Remove what a run made in `out`, and nothing else that may lie there."""
-    for name in ("checkpoints", "samples"):
+    for name in ("checkpoints", "samples", "evaluations", "tensorboard", "wandb"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in (*RUN_FILES, f"{checkpoint}.safetensors"):
         (out / name).unlink(missing_ok=True)
@@ -167,7 +185,9 @@ def discard_run(out: Path, checkpoint: str) -> None:
 def _compare(before: dict[str, Any], now: dict[str, Any], out: Path, place: str = "") -> None:
     for key in sorted(before.keys() | now.keys()):
         old, new, name = before.get(key), now.get(key), f"{place}{key}"
+        if name in FREE_ON_RESUME:
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             _compare(old, new, out, f"{name}.")
-        elif old != new and name not in FREE_ON_RESUME:
+        elif old != new:
             raise UserError(f"{out} holds a run with {name} = {old}, not {new}; give another --out, or --fresh")

@@ -11,17 +11,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader
 
-from hastezoo.data.order import StepOrder
-from hastezoo.errors import UserError
 from hastezoo.training.config import TrainConfig
+from hastezoo.training.feeding import batches, check_batch, reading_errors
 from hastezoo.training.objective import Objective
 from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
@@ -85,19 +83,19 @@ def train(
         quiet: No progress on the terminal.
 
     Raises:
-        UserError: If the loss is not finite (the last checkpoint stays), or the batch does not divide over the
-            processes.
+        UserError: If the loss is not finite or a checkpoint cannot be written (the last one stays), data cannot be
+            read, or the batch does not divide over the processes.
     """
-    if config.batch_size % processes.count:
-        raise UserError(f"batch_size {config.batch_size} does not divide over {processes.count} processes")
+    check_batch(config, len(samples), processes.count)
     run = Run(model, objective, config, out, processes)
-    order = StepOrder(
-        len(samples), config.batch_size, config.seed, run.step, config.steps, processes.rank, processes.count
-    )
-    loader: DataLoader[Any] = DataLoader(samples, batch_sampler=order, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    with _stop_signals() as stop, TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar:
+    with (
+        _stop_signals() as stop,
+        closing(run),
+        reading_errors(),
+        TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar,
+    ):
         run.consider_ending_alignment(samples)  # where a run was forked at the step at which it ends
-        for batch in loader:
+        for batch in batches(run, samples):
             run.advance(batch, samples.shape)
             if run.consider_ending_alignment(samples):
                 bar.say(f"step {run.step}: alignment ended; the teacher has left")
@@ -105,7 +103,8 @@ def train(
             reporting = last or run.step % config.log_every == 0
             # Several processes agree on stopping where they meet anyway, not at every step.
             stopping = processes.any(stop.is_set()) if processes.count == 1 or reporting else False
-            saving = last or stopping or run.step % config.checkpoint_every == 0 or run.step in config.keep_at
+            saving = last or stopping or run.step % config.checkpoint_every == 0
+            saving = saving or run.checkpoints.is_milestone(run.step)
             if reporting or saving:
                 run.check_finite()
             bar.update(run.step, run.report() if reporting else None)
@@ -117,11 +116,6 @@ def train(
             if stopping:
                 break
     return Outcome(run.ema.model, run.step, run.step >= config.steps, time.perf_counter() - run.began)
-
-
-def _as_it_is(batch: Any) -> Any:
-    """Collate nothing: `__getitems__` hands out whole batches."""
-    return batch
 
 
 @contextmanager

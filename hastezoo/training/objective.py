@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,14 +25,24 @@ class Draws:
         t: (B,) times.
         noise: (B, C, H, W).
         dropped: (B,) bool, whose label becomes the null label.
+        posterior: (B, C, H, W), what latents are drawn from their posteriors with; None where data is all.
     """
 
     t: Tensor
     noise: Tensor
     dropped: Tensor
+    posterior: Tensor | None = None
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        posterior = None if self.posterior is None else change(self.posterior)
+        return Draws(change(self.t), change(self.noise), change(self.dropped), posterior)
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(self.t.to(device), self.noise.to(device), self.dropped.to(device))
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def rows(self, part: slice) -> Draws:
+        """Those of some of the samples."""
+        return self._each(lambda whole: whole[part])
 
 
 def draw(
@@ -42,6 +53,7 @@ def draw(
     label_dropout: float,
     *,
     law: TimeLaw | None = None,
+    posterior: bool = False,
     rank: int = 0,
     processes: int = 1,
 ) -> Draws:
@@ -53,6 +65,7 @@ def draw(
     Args:
         shape: (C, H, W).
         law: How times are drawn; uniformly where it is None.
+        posterior: Draw for latents too.
     """
     source = generator(seed, "draws", step)
     if law is None or law.kind == "uniform":
@@ -61,8 +74,16 @@ def draw(
         t = torch.sigmoid(law.mean + law.std * torch.randn(batch_size, generator=source))
     dropped = torch.rand(batch_size, generator=source) < label_dropout
     noise = torch.randn(batch_size, *shape, generator=source)
-    part = process_slice(batch_size, rank, processes)
-    return Draws(t[part], noise[part], dropped[part])
+    latents = torch.randn(noise.shape, generator=generator(seed, "posterior", step)) if posterior else None
+    return Draws(t, noise, dropped, latents).rows(process_slice(batch_size, rank, processes))
+
+
+def clean(batch: Batch, draws: Draws) -> Tensor:
+    """The data x_0 (B, C, H, W) of a step: latents are drawn from their posteriors anew each time."""
+    if batch.std is None:
+        return batch.data
+    assert draws.posterior is not None
+    return batch.data + batch.std * draws.posterior
 
 
 @dataclass
@@ -123,9 +144,10 @@ class Objective:
     def _errors(
         self, student: torch.nn.Module, batch: Batch, draws: Draws, alignment: HolisticAlignment | None
     ) -> tuple[Answer, Tensor]:
-        t = interpolants.expand(draws.t, batch.data)
-        x = interpolants.noisy(self.path, batch.data, draws.noise, t)
-        target = interpolants.velocity(self.path, batch.data, draws.noise, t)
+        data = clean(batch, draws)
+        t = interpolants.expand(draws.t, data)
+        x = interpolants.noisy(self.path, data, draws.noise, t)
+        target = interpolants.velocity(self.path, data, draws.noise, t)
         labels = torch.where(draws.dropped, self.null_label, batch.condition)
         answer: Answer = student(x, draws.t, labels, alignment.taps if alignment else None)
         return answer, (answer.velocity.float() - target).square().flatten(1).mean(1)

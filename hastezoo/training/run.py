@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hastezoo.alignment.holistic import HolisticAlignment
 from hastezoo.data.batch import Batch
-from hastezoo.data.order import generator
+from hastezoo.data.order import generator, process_slice
 from hastezoo.errors import UserError
 from hastezoo.training.angles import gradient_cosines
 from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.training.config import TrainConfig
 from hastezoo.training.ema import Ema
-from hastezoo.training.objective import Objective, draw
+from hastezoo.training.objective import Draws, Objective, draw
 from hastezoo.training.processes import Processes
 from hastezoo.training.samples import Samples
 from hastezoo.training.student import Student
+from hastezoo.training.trackers import create_trackers
 from hastezoo.training.tracking import JsonLines, Window
 
 
@@ -39,8 +42,9 @@ class Run:
     ) -> None:
         self.objective, self.config, self.processes = objective, config, processes
         self.model = model.to(processes.device)
+        self.model.recompute = config.activation_checkpointing  # type: ignore[assignment]
         self.ema = Ema(self.model, config.ema_decay)
-        self.checkpoints = Checkpoints(out / "checkpoints", config.keep, config.keep_at)
+        self.checkpoints = Checkpoints(out / "checkpoints", config.keep, config.keep_at, config.milestone_every)
         state = self.checkpoints.load_latest()
         self.student = Student(self.model, self._begin_alignment(state)).to(processes.device)
         self.optimizer = self._optimizer()
@@ -48,6 +52,8 @@ class Run:
         self.metrics = JsonLines(out / "metrics.jsonl", self.step) if processes.main else None
         self.events = JsonLines(out / "alignment.jsonl", self.step) if processes.main and self.alignment else None
         self.diagnostics = JsonLines(out / "diagnostics.jsonl", self.step) if processes.main else None
+        self.evaluations = JsonLines(out / "evaluations.jsonl", self.step) if processes.main else None
+        self.trackers = create_trackers(config.trackers, out, self._settings(out), self.step) if processes.main else []
         self.began = time.perf_counter()
         self.window = Window()
         self.grad_norm = torch.zeros(())
@@ -75,6 +81,13 @@ class Run:
             lr=adamw.lr, betas=adamw.betas, eps=adamw.eps, weight_decay=adamw.weight_decay,
         )  # fmt: skip
 
+    @staticmethod
+    def _settings(out: Path) -> dict[str, Any]:
+        """What the run's folder says that it does, for trackers."""
+        path = out / "config.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
     def _restore(self, state: dict[str, Any] | None) -> int:
         """Put a run back where its newest checkpoint was; its step, or 0 for a new run."""
         if state is None:
@@ -93,23 +106,33 @@ class Run:
         return DistributedDataParallel(self.student, device_ids=devices)
 
     def advance(self, batch: Batch, shape: tuple[int, ...]) -> None:
-        """One optimizer step on this process' part of the batch."""
-        config, processes, device = self.config, self.processes, self.processes.device
+        """One optimizer step on this process' part of the batch, in as many portions as are accumulated."""
+        config, processes = self.config, self.processes
         draws = draw(
-            config.seed, self.step, config.batch_size, shape, config.label_dropout,
-            law=config.times, rank=processes.rank, processes=processes.count,
-        ).to(device)  # fmt: skip
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = self.objective(self.wrapped, batch.to(device), draws)
+            config.seed, self.step, config.batch_size, shape, config.label_dropout, law=config.times,
+            posterior=batch.std is not None, rank=processes.rank, processes=processes.count,
+        )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        portions = [process_slice(len(batch), index, config.accumulation) for index in range(config.accumulation)]
+        losses = [self._backward(batch.rows(rows), draws.rows(rows), last=rows.stop == len(batch)) for rows in portions]
         self.grad_norm = nn.utils.clip_grad_norm_(self.student.parameters(), config.clip or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.lr * min(1.0, (self.step + 1) / max(1, config.optimizer.warmup_steps))
         self.optimizer.step()
         self.ema.update(self.model)
         self.step += 1
-        self.window.add({**loss.terms, "loss": loss.total.detach(), "gradient": self.grad_norm})
+        means = {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}
+        self.window.add({**means, "gradient": self.grad_norm})
+
+    def _backward(self, batch: Batch, draws: Draws, *, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of one portion of the step; its losses. Processes average their gradients with the last."""
+        device = self.processes.device
+        waiting = isinstance(self.wrapped, DistributedDataParallel) and not last
+        with self.wrapped.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                loss = self.objective(self.wrapped, batch.to(device), draws.to(device))
+            (loss.total / self.config.accumulation).backward()
+        return {**loss.terms, "loss": loss.total.detach()}
 
     def consider_ending_alignment(self, samples: Samples) -> bool:
         """End alignment if its termination says so after this step; whether it ended now."""
@@ -173,6 +196,8 @@ class Run:
         grad_norm = means.pop("gradient")
         loss = means.pop("loss")
         self.window = Window()
+        for tracker in self.trackers:
+            tracker.log(self.step, {"loss": loss, **means, "grad_norm": grad_norm})
         if self.metrics is not None:
             self.metrics.log(
                 step=self.step,
@@ -184,10 +209,44 @@ class Run:
             )
         return loss
 
+    def show(self, name: str, picture: Path) -> None:
+        """Hand a picture to the trackers."""
+        for tracker in self.trackers:
+            tracker.image(self.step, name, picture)
+
+    def evaluated(self, **values: float) -> None:
+        """Write a line of what a hook measured of the average, such as a quick FID."""
+        if self.evaluations is not None:
+            self.evaluations.log(step=self.step, **values)
+        for tracker in self.trackers:
+            tracker.log(self.step, {f"evaluation/{name}": value for name, value in values.items()})
+
+    def close(self) -> None:
+        """Let the trackers send what they hold."""
+        for tracker in self.trackers:
+            tracker.close()
+
     def note(self, **values: Any) -> None:
         """Write a line about alignment."""
         if self.events is not None:
             self.events.log(step=self.step, **values)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        try:
+            self.checkpoints.save(self.step, state)
+        except (OSError, RuntimeError) as error:  # torch wraps what the system says
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = getattr(cause, "strerror", None) or " ".join(str(error).split())[:120]
+            kept = f"that of step {self.saved} is good" if self.saved else "none was written yet"
+            raise UserError(
+                f"the checkpoint of step {self.step} cannot be written to {self.checkpoints.folder} ({reason}); {kept}."
+                " When that is mended, the same command goes on"
+            ) from None
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher looks at the images."""
+        return self.alignment is not None and self.alignment.active
 
     def save(self) -> None:
         """Write a checkpoint; every process waits until it is safe."""
@@ -198,6 +257,6 @@ class Run:
             if self.alignment is not None:
                 parts["alignment"] = self.alignment
             states = {name: part.state_dict() for name, part in parts.items()}
-            self.checkpoints.save(self.step, {"step": self.step, **states})
+            self._write({"step": self.step, **states})
         self.processes.wait()
         self.saved = self.step

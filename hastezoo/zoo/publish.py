@@ -109,7 +109,7 @@ def push(parcel: Parcel, repo: str, *, private: bool = False, message: str | Non
     Raises:
         UserError: If the Hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     place = hub.parse(hub.PREFIX + repo)
     api = HfApi(library_name="hastezoo", library_version=__version__)
@@ -123,7 +123,6 @@ def push(parcel: Parcel, repo: str, *, private: bool = False, message: str | Non
             "config.json": folder / "config.json",
         }
         try:
-            ModelCard(parcel.readme).validate()
             api.create_repo(place.repo, private=private, exist_ok=True)
             commit = api.create_commit(
                 place.repo,

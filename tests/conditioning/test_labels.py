@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,53 @@ def test_unknown_classes(asked: int | str, message: str) -> None:
 def test_unknown_list_says_which_there_are() -> None:
     with pytest.raises(UserError, match="one of digits, imagenet"):
         class_names("imagenets")
+
+
+def write_list(home: Path, name: str, text: str) -> None:
+    (home / "classes").mkdir(parents=True, exist_ok=True)
+    (home / "classes" / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def test_a_list_of_the_users_own(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_list(own_home, "pets", '["cat", "müde Katze"]')
+    assert list(class_names("pets")) == ["cat", "müde Katze"] and find_label("MÜDE katze", class_names("pets")) == 1
+    write_list(own_home, "pets", '["dog"]')
+    assert list(class_names("pets")) == ["dog"]
+    with pytest.raises(UserError, match="unknown list of classes 'pet': one of digits, imagenet, pets"):
+        class_names("pet")
+    monkeypatch.setenv("HASTEZOO_HOME", str(tmp_path / "another"))
+    with pytest.raises(UserError, match=r"one of digits, imagenet$"):
+        class_names("pets")
+
+
+def test_a_list_of_the_users_never_stands_for_the_packages(own_home: Path) -> None:
+    write_list(own_home, "digits", '["cat"]')
+    assert class_names("digits") is DIGITS and len(DIGITS) == 10
+    assert class_names("imagenet") is class_names("imagenet")  # read once
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "cannot be read"),
+        ("[]", "no JSON list of names"),
+        ('{"cat": 0}', "no JSON list of names"),
+        ('["cat", 1]', "no JSON list of names"),
+        ('["cat", " "]', "no JSON list of names"),
+    ],
+)
+def test_a_broken_list_of_the_users_is_one_line(own_home: Path, text: str, message: str) -> None:
+    write_list(own_home, "pets", text)
+    with pytest.raises(UserError, match=rf"pets\.json .*{message}") as caught:
+        class_names("pets")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_cannot_lie_outside_its_folder(own_home: Path) -> None:
+    write_list(own_home, "pets", '["cat"]')
+    (own_home / "secret.json").write_text('["cat"]')
+    with pytest.raises(UserError, match="unknown list"):
+        class_names("../secret")
 
 
 def test_imagenet_is_timms() -> None:
