@@ -10,7 +10,6 @@ Ctrl-C keeps a checkpoint; the same command goes on from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +19,21 @@ from pydantic import BaseModel, ConfigDict
 from hastezoo.alignment.config import AlignmentConfig, TeacherConfig, TerminationConfig
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.errors import UserError
-from hastezoo.training.config import OptimizerConfig, TrainConfig, claim_run, configure, discard_run
+from hastezoo.training.config import OptimizerConfig, TrainConfig, configure
 
+from . import running
 from .digits_teacher import SHIPPED
+from .hooks import diagnoses, sample_grids
+from .running import Parts, create, recipe_options
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from hastezoo.alignment.holistic import HolisticAlignment
-    from hastezoo.data.digits import Digits
+    from hastezoo.pipeline import Pipeline
     from hastezoo.training.loop import Hook
     from hastezoo.training.processes import Processes
-    from hastezoo.training.run import Run
 
 SHIPPED_NAME = "digits-vit"  # stands for the teacher beside the recipes, wherever they are installed
 TAU = 500  # steps with alignment; docs/haste-on-a-laptop.md shows how it was found
@@ -80,27 +81,6 @@ class DigitsConfig(BaseModel):
     alignment: AlignmentConfig | None = None
 
 
-def sample_grids(out: Path, every: int) -> Hook:
-    """A hook that draws five of each digit with the EMA, always from the same seeds."""
-    import torch
-
-    from hastezoo import pictures
-    from hastezoo.files import atomic_write
-    from hastezoo.pipeline import Pipeline
-    from hastezoo.training.loop import Hook
-    from hastezoo.zoo.registry import find_card
-
-    def call(run: Run) -> None:
-        pipeline = Pipeline(run.ema.model, find_card(PLAIN), device=run.processes.device, dtype=torch.float32)
-        labels = [label for label in range(10) for _ in range(5)]
-        output = pipeline(classes=labels, seeds=list(range(5)) * 10)
-        (out / "samples").mkdir(exist_ok=True)
-        sheet = pictures.grid(output.pixels, columns=5)
-        atomic_write(out / "samples" / f"step-{run.step:08d}.png", pictures.encode(sheet, "png"))
-
-    return Hook(every, call)
-
-
 def align(config: AlignmentConfig, model: nn.Module, device: torch.device) -> HolisticAlignment:
     """Alignment of a model with the teacher that the config names, or with the one that ships."""
     from hastezoo.alignment.holistic import create_alignment
@@ -111,131 +91,64 @@ def align(config: AlignmentConfig, model: nn.Module, device: torch.device) -> Ho
     return create_alignment(config, model, device)
 
 
-def diagnoses(config: DigitsConfig, model: nn.Module, samples: Digits, processes: Processes) -> list[Hook]:
-    """A look at features, attention and gradients now and then, also of a plain run, if it is asked for."""
-    from hastezoo.training.probe import Probe, probe_hook
-
-    if not config.train.diagnose_every or not processes.main:
-        return []
-    measured = config.alignment or HASTE
-    whole = measured.model_copy(update={"attention_weight": 0.5})
-    alignment = align(whole, model, processes.device)
-    return [probe_hook(Probe(alignment, samples), config.train.diagnose_every)]
-
-
-def run(
-    checkpoint: str,
-    config: DigitsConfig,
-    out: Path,
-    *,
-    device: str = "auto",
-    fresh: bool = False,
-    quiet: bool = False,
-    origin: Path | None = None,
-    hooks: Sequence[Hook] = (),
-) -> bool:
-    """Train into `out`, going on if it holds a run (or with `fresh` discarding it); True when finished.
-
-    Args:
-        checkpoint: The name that the result gets.
-        config: What is trained, and how.
-        origin: A checkpoint of another run to begin from.
-        hooks: Periodic work beside the grids of samples.
-
-    Raises:
-        UserError: If the settings do not fit, the folder cannot be written, or the loss is not finite.
-    """
+def _grids(out: Path, config: DigitsConfig, processes: Processes) -> Hook:
+    """Five of each digit."""
     import torch
 
+    from hastezoo.pipeline import Pipeline
+    from hastezoo.zoo.registry import find_card
+
+    def pipeline_of(network: nn.Module) -> Pipeline:
+        return Pipeline(network, find_card(PLAIN), device=processes.device, dtype=torch.float32)
+
+    labels = [label for label in range(10) for _ in range(5)]
+    return sample_grids(out, config.train.sample_every, pipeline_of, labels, list(range(5)) * 10, columns=5)
+
+
+def assemble(checkpoint: str, config: DigitsConfig, out: Path, processes: Processes) -> Parts:
+    """The model, the digits, the teacher."""
     from hastezoo.data.digits import Digits
-    from hastezoo.devices import find_device
-    from hastezoo.models.registry import create_model
-    from hastezoo.sampling.interpolants import Linear
-    from hastezoo.training.checkpoints import Checkpoints, check_origin, fork
-    from hastezoo.training.loop import train
-    from hastezoo.training.objective import Objective
-    from hastezoo.training.processes import join_processes, leave_processes
-    from hastezoo.zoo.modelfile import save_model
+    from hastezoo.training.record import RunRecord, typed_command
 
-    processes, new = join_processes(find_device(device)), False
-    try:
-        torch.manual_seed(config.train.seed)
-        try:
-            model = create_model(config.architecture, **config.model)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"model: {error}") from None
-        samples = Digits("train")
-        seen: Any = model.config
-        if (seen.in_channels, *seen.size) != samples.shape or seen.num_classes != 10:
-            raise UserError(
-                "model: the digits are 1 x 8 x 8 with 10 classes; set in_channels, input_size and num_classes so"
-            )
-        alignment = None if config.alignment is None else align(config.alignment, model, processes.device)
-        if origin is not None and (fresh or not Checkpoints(out / "checkpoints").paths()):
-            check_origin(origin)
-        new = fresh or not (out / "config.json").exists()
-        if processes.main:
-            if fresh:
-                discard_run(out, checkpoint)
-            claim_run(out, config)
-            if origin is not None:
-                fork(origin, out)
-        processes.wait()
-        objective = Objective(Linear(), model.null_label, alignment)  # type: ignore[arg-type]
-        outcome = train(
-            model,
-            objective,
-            samples,
-            config.train,
-            out,
-            processes=processes,
-            quiet=quiet,
-            hooks=[
-                sample_grids(out, config.train.sample_every),
-                *diagnoses(config, model, samples, processes),
-                *hooks,
-            ],
+    model = create(config)
+    samples = Digits("train")
+    seen: Any = model.config
+    if (seen.in_channels, *seen.size) != samples.shape or seen.num_classes != 10:
+        raise UserError(
+            "model: the digits are 1 x 8 x 8 with 10 classes; set in_channels, input_size and num_classes so"
         )
-        if processes.main and outcome.finished:
-            save_model(
-                out / f"{checkpoint}.safetensors", outcome.model, config.architecture, weights="ema", step=outcome.step
-            )
-        if processes.main:
-            _say(checkpoint, out, outcome.step, outcome.finished, quiet)
-        return outcome.finished
-    except UserError:
-        # A run that never began (no such teacher, say) leaves no claim that the mended command would run into.
-        begun = (out / "metrics.jsonl").exists() or Checkpoints(out / "checkpoints").paths()
-        if processes.main and new and not begun:
-            (out / "config.json").unlink(missing_ok=True)
-        raise
-    finally:
-        leave_processes()
+    alignment = None if config.alignment is None else align(config.alignment, model, processes.device)
+    record = RunRecord(
+        recipe="digits",
+        checkpoint=checkpoint if checkpoint in CHECKPOINTS else PLAIN,
+        command=typed_command("hastezoo.recipes.digits"),
+        device=str(processes.device),
+        processes=processes.count,
+        data="UCI digits of scikit-learn, the 1437 of the train split",
+        samples=len(samples),
+        class_list="digits",
+        resolution=8,
+    )
+
+    def hooks() -> list[Hook]:
+        measured = (config.alignment or HASTE).model_copy(update={"attention_weight": 0.5})
+        looks = diagnoses(config.train, lambda: align(measured, model, processes.device), samples, processes)
+        return [_grids(out, config, processes), *looks]
+
+    return Parts(model, samples, alignment, record, hooks)
 
 
-def _say(checkpoint: str, out: Path, step: int, finished: bool, quiet: bool) -> None:
-    if quiet:
-        return
-    if not finished:
-        click.echo(f"stopped at step {step}; the checkpoint is in {out / 'checkpoints'}, the same command goes on")
-        return
-    weights = out / f"{checkpoint}.safetensors"
-    click.echo(f"done: {step} steps; EMA weights in {weights}")
-    card = checkpoint if checkpoint in CHECKPOINTS else PLAIN
-    click.echo(f"draw with them: hastezoo sample --model {card} --weights {weights}")
+def run(checkpoint: str, config: DigitsConfig, out: Path, **options: Any) -> bool:
+    """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s."""
+    return running.run(
+        checkpoint, config, out, lambda processes: assemble(checkpoint, config, out, processes), **options
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--checkpoint", type=click.Choice(list(CHECKPOINTS)), help=f"[default: {next(iter(CHECKPOINTS))}]")
 @click.option("--arm", type=click.Choice(list(ARMS)), help="Any way to train one, instead of a checkpoint's own.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run [runs/NAME].")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML or JSON with settings.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, such as train.steps=2000.")
-@click.option("--fork", "origin", type=click.Path(path_type=Path), help="Begin from another run's checkpoint.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--fresh", is_flag=True, help="Discard the run in the folder and start over.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@recipe_options
 @reporting_errors
 def main(
     checkpoint: str | None,

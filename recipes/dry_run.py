@@ -1,0 +1,219 @@
+"""What a run will take, before it takes it: steps, memory, FLOPs, hours, disk, and where it differs from the paper."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hastezoo.zoo.card import Card
+
+from .imagenet import IMAGENET_SAMPLES, ImagenetConfig, recipe_config
+from .published import Difference, differences
+
+if TYPE_CHECKING:
+    from hastezoo.data.manifest import Manifest
+
+FRAMEWORK_BYTES = 1_500_000_000  # CUDA's context, its libraries' workspaces, what an allocator cannot use; a guess
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what.
+
+    Attributes:
+        gpu: By name, of `hastezoo/training/gpus.toml`.
+        gpus: How many, a process each.
+        utilisation: Share of the peak that is reached.
+        price: Of a GPU for an hour; None for no cost.
+    """
+
+    gpu: str = "h100"
+    gpus: int = 8
+    utilisation: float = 0.4
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take; bytes are of one process' GPU but for the disk's."""
+
+    checkpoint: str
+    architecture: str
+    parameters: int
+    projector_parameters: int
+    teacher: str
+    teacher_parameters: int
+    samples: int
+    steps: int
+    aligned_steps: int
+    epochs: float
+    batch_size: int
+    processes: int
+    accumulation: int
+    portion: int
+    state_bytes: int
+    activation_bytes: int
+    flops_per_image: float
+    flops: float
+    teacher_share: float
+    gpu: str
+    gpu_bytes: int
+    utilisation: float
+    gpu_hours: float
+    hours: float
+    cost: float | None
+    checkpoint_bytes: int
+    checkpoints: int
+    data_bytes: int
+    data_measured: bool
+    differences: list[Difference] = field(default_factory=list)
+    changes: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of one GPU."""
+        return self.state_bytes + self.activation_bytes + FRAMEWORK_BYTES
+
+
+def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifest | None = None) -> Plan:
+    """What a run will take; needs neither data nor weights, and allocates nothing.
+
+    Args:
+        card: The checkpoint.
+        config: Its settings.
+        machine: On what.
+        manifest: Of the data, if there is some; ImageNet's numbers otherwise.
+
+    Raises:
+        UserError: If the model, the teacher or the GPU is unknown, or the batch does not divide.
+    """
+    from hastezoo.training import estimate, gpus
+    from hastezoo.training.feeding import check_batch
+
+    train, termination = config.train, config.alignment.termination if config.alignment else None
+    samples = (manifest.samples if manifest else IMAGENET_SAMPLES) * (2 if config.data.flip else 1)
+    check_batch(train, samples, machine.gpus)
+    portion = train.batch_size // machine.gpus // train.accumulation
+    gpu = gpus.find_gpu(machine.gpu)
+    cost = estimate.step_cost(
+        config.architecture, config.model, config.alignment,
+        batch=portion, precision=train.precision, recompute=train.activation_checkpointing,
+    )  # fmt: skip
+    aligned = estimate.aligned_steps(termination, train.steps) if termination else 0
+    flops = estimate.run_flops(cost, train.steps, train.batch_size, aligned)
+    hours = gpus.hours(flops.total, gpu, machine.gpus, machine.utilisation, train.precision)
+    milestones = len(train.keep_at) + (train.steps // train.milestone_every if train.milestone_every else 0)
+    data, measured = _data_bytes(config, manifest)
+    return Plan(
+        checkpoint=card.name,
+        architecture=config.architecture,
+        parameters=cost.parameters,
+        projector_parameters=cost.projector_parameters,
+        teacher=config.alignment.teacher.name if config.alignment else "",
+        teacher_parameters=cost.teacher_parameters,
+        samples=samples,
+        steps=train.steps,
+        aligned_steps=aligned,
+        epochs=train.steps * train.batch_size / samples,
+        batch_size=train.batch_size,
+        processes=machine.gpus,
+        accumulation=train.accumulation,
+        portion=portion,
+        state_bytes=cost.state_bytes,
+        activation_bytes=cost.aligned_saved if aligned else cost.plain_saved,
+        flops_per_image=cost.plain_flops,
+        flops=flops.total,
+        teacher_share=flops.teacher_share,
+        gpu=gpu.name,
+        gpu_bytes=int(gpu.memory * 1e9),
+        utilisation=machine.utilisation,
+        gpu_hours=hours * machine.gpus,
+        hours=hours,
+        cost=None if machine.price is None else hours * machine.gpus * machine.price,
+        checkpoint_bytes=cost.checkpoint_bytes,
+        checkpoints=train.keep + milestones,
+        data_bytes=data,
+        data_measured=measured,
+        differences=differences(card),
+        changes=changes(recipe_config(card), config),
+    )
+
+
+def _data_bytes(config: ImagenetConfig, manifest: Manifest | None) -> tuple[int, bool]:
+    """Of the prepared data, and whether that is known; otherwise a bound, for a PNG takes no more than raw pixels."""
+    if manifest is not None:
+        return manifest.bytes, True
+    side, channels = config.model["input_size"], config.model["in_channels"]
+    moments = 2 * channels * side**2 * 2 * (2 if config.data.flip else 1)
+    return IMAGENET_SAMPLES * (moments + 3 * (8 * side) ** 2), False
+
+
+def changes(recipe: ImagenetConfig, config: ImagenetConfig) -> dict[str, list[Any]]:
+    """Settings that somebody changed: name -> [the recipe's, now]."""
+    found: dict[str, list[Any]] = {}
+
+    def compare(before: Any, now: Any, place: str) -> None:
+        if isinstance(before, dict) and isinstance(now, dict):
+            for key in sorted(before.keys() | now.keys()):
+                compare(before.get(key), now.get(key), f"{place}.{key}" if place else key)
+        elif before != now and place not in ("data.path", "data.fingerprint"):
+            found[place] = [before, now]
+
+    compare(recipe.model_dump(mode="json"), config.model_dump(mode="json"), "")
+    return found
+
+
+def show(plan: Plan) -> None:
+    """Print it."""
+    from hastezoo.cli.tables import print_facts, print_table
+
+    print_facts(_facts(plan))
+    if plan.differences:
+        click.echo("\nOtherwise than in the paper:")
+        print_table([asdict(one) for one in plan.differences])
+    if plan.changes:
+        click.echo("\nChanged from the recipe:")
+        print_table([{"setting": key, "recipe": old, "here": new} for key, (old, new) in plan.changes.items()])
+    click.echo("\nHours are FLOPs over the GPU's peak at the assumed utilisation; nothing was run.")
+
+
+def _facts(plan: Plan) -> dict[str, object]:
+    gigabyte = 1e9
+    aligned = f", the first {plan.aligned_steps:,} with the teacher {plan.teacher}" if plan.aligned_steps else ""
+    fits = "fits" if plan.memory_bytes < plan.gpu_bytes else "does NOT fit: raise train.accumulation"
+    bound = "" if plan.data_measured else "at most, raw "
+    facts: dict[str, object] = {
+        "checkpoint": f"{plan.checkpoint} ({plan.architecture}, {plan.parameters:,} parameters)",
+        "steps": f"{plan.steps:,}{aligned}",
+        "epochs": f"{plan.epochs:,.1f} of {plan.samples:,} samples",
+        "effective batch": f"{plan.processes} processes x accumulation {plan.accumulation} x {plan.portion} samples = "
+        f"{plan.batch_size}",
+        "memory": f"about {plan.memory_bytes / gigabyte:.1f} GB a GPU: weights, gradients, AdamW, EMA and teacher "
+        f"{plan.state_bytes / gigabyte:.1f}, activations {plan.activation_bytes / gigabyte:.1f}, framework "
+        f"{FRAMEWORK_BYTES / gigabyte:.1f} (assumed); {fits} a {plan.gpu} of {plan.gpu_bytes / gigabyte:.0f} GB",
+        "FLOPs": f"{plan.flops:.3g} ({plan.flops_per_image / 1e9:,.0f} G an image, forward and backward; the teacher's "
+        f"share {100 * plan.teacher_share:.1f} %)",
+        "time": f"{plan.hours:,.0f} hours on {plan.processes} x {plan.gpu} at {100 * plan.utilisation:.0f} % of the "
+        f"peak ({plan.gpu_hours:,.0f} GPU hours)",
+    }
+    if plan.cost is not None:
+        facts["cost"] = f"{plan.cost:,.0f} at the given price"
+    checkpoints = plan.checkpoint_bytes * plan.checkpoints / gigabyte
+    facts["disk"] = (
+        f"data {bound}{plan.data_bytes / gigabyte:,.1f} GB; {plan.checkpoints} checkpoints of "
+        f"{plan.checkpoint_bytes / gigabyte:.1f} GB = {checkpoints:,.1f} GB"
+    )
+    return facts
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {**asdict(plan), "memory_bytes": plan.memory_bytes}
+
+
+def processes_here(given: int | None) -> int:
+    """GPUs to plan for: as given, as torchrun started, or a node of eight."""
+    return given or int(os.environ.get("WORLD_SIZE", "8"))

@@ -1,0 +1,285 @@
+"""The recipes of class-conditional models of latents: what imagenet256 and imagenet512 share.
+
+Every checkpoint of the SiT family has its settings from its card and from what was published (`published.toml`). The
+data is a folder that `hastezoo prepare` made, of ImageNet or of one's own images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hastezoo.alignment.config import AlignmentConfig
+from hastezoo.errors import UserError
+from hastezoo.training.config import TrainConfig
+from hastezoo.zoo.card import Autoencoder, Card
+from hastezoo.zoo.registry import find_card, package_cards
+
+from . import running
+from .published import published
+from .running import Parts, create
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hastezoo.alignment.holistic import HolisticAlignment
+    from hastezoo.data.manifest import Manifest
+    from hastezoo.pipeline import Pipeline
+    from hastezoo.training.loop import Hook
+    from hastezoo.training.processes import Processes
+
+IMAGENET_SAMPLES, IMAGENET_CLASSES = 1_281_167, 1000  # of the training set
+FAMILIAR = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes that grids of samples show
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """Which data.
+
+    Attributes:
+        path: The prepared data set; it may move between two starts of a run.
+        fingerprint: Which samples these are; filled in when a run begins, and held against the data when it goes on.
+        flip: Mirrored images are samples too.
+    """
+
+    path: Path | None = None
+    fingerprint: str = ""
+    flip: bool = False
+
+
+class GridConfig(_Strict):
+    """The grids of samples that a run draws.
+
+    Attributes:
+        images: How many, of up to eight classes.
+        steps: Of the solver.
+        vae: Decodes them: ema, mse, a folder, or owner/name of the Hub; None for the checkpoint's.
+    """
+
+    images: int = Field(16, ge=1)
+    steps: int = Field(50, ge=1)
+    vae: str | None = None
+
+
+class ImagenetConfig(_Strict):
+    """What is trained, on what, and how.
+
+    Attributes:
+        architecture, model: Registered name and the values that override its own.
+        data: The prepared data set.
+        train: The loop's settings.
+        alignment: With which teacher and how; None for a plain model.
+        grid: The grids of samples.
+    """
+
+    architecture: str
+    model: dict[str, Any]
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    alignment: AlignmentConfig | None = None
+    grid: GridConfig = GridConfig()
+
+
+def checkpoints(recipe: str) -> dict[str, Card]:
+    """The cards that a recipe retrains, by name."""
+    return {name: card for name, card in package_cards().items() if card.recipe == recipe}
+
+
+def recipe_config(card: Card) -> ImagenetConfig:
+    """The settings of a checkpoint before anybody changes them."""
+    return ImagenetConfig.model_validate(
+        {"architecture": card.architecture, "model": dict(card.config), **published(card)}
+    )
+
+
+def check_effective_batch(checkpoint: str, config: ImagenetConfig, processes: int) -> None:
+    """Refuse another batch than the recipe's, with the arithmetic.
+
+    Raises:
+        UserError: If the batches differ.
+    """
+    wanted, train = recipe_config(find_card(checkpoint)).train.batch_size, config.train
+    if train.batch_size == wanted:
+        return
+    parts = processes * train.accumulation
+    raise UserError(
+        f"the effective batch would be {processes} processes x accumulation {train.accumulation} x "
+        f"{train.batch_size / parts:g} samples = {train.batch_size}, and {checkpoint} is trained with {wanted}. Where "
+        f"memory is short keep train.batch_size={wanted} and raise train.accumulation; --allow-batch-mismatch trains "
+        "with another batch"
+    )
+
+
+def with_data(config: ImagenetConfig, manifest: Manifest, out: Path, *, fresh: bool = False) -> ImagenetConfig:
+    """The settings with the data's fingerprint, if the model fits the data. With `fresh` the run in `out` is no matter.
+
+    Raises:
+        UserError: If it does not, or the run in `out` began with other data.
+    """
+    _check_fits(config, manifest)
+    data = config.data.model_copy(update={"fingerprint": manifest.fingerprint})
+    if not fresh:
+        _check_same_data(data, out)
+    return config.model_copy(update={"data": data})
+
+
+def _check_fits(config: ImagenetConfig, manifest: Manifest) -> None:
+    channels, height, width = manifest.latents.shape
+    model, path = config.model, config.data.path
+    size = model.get("input_size", 32)
+    wanted = {"in_channels": channels, "input_size": height, "num_classes": len(manifest.classes)}
+    given = {"in_channels": model.get("in_channels", 4), "input_size": size, "num_classes": model.get("num_classes")}
+    changes = [f"--set model.{key}={value}" for key, value in wanted.items() if given[key] != value]
+    if height != width or changes:
+        raise UserError(
+            f"{path} has latents {channels} x {height} x {width} of {len(manifest.classes)} classes; the model is for "
+            f"{given['in_channels']} x {size} x {size} of {given['num_classes']}: {' '.join(changes)}"
+        )
+
+
+def _check_same_data(data: DataConfig, out: Path) -> None:
+    """A run goes on with the samples it began with."""
+    import json
+
+    try:
+        before = json.loads((out / "config.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if before != data.fingerprint:
+        raise UserError(
+            f"{data.path} is not the data that the run in {out} began with (fingerprint {data.fingerprint}, not "
+            f"{before}); give it back its --data, or another --out"
+        )
+
+
+def described(card: Card, config: ImagenetConfig, manifest: Manifest) -> Card:
+    """The checkpoint's card, for this data: its resolution, its autoencoder, its classes."""
+    own = manifest.latents.vae
+    repo = card.autoencoder.repo if own.startswith("stabilityai/") else own
+    values = {
+        **card.autoencoder.model_dump(),
+        "repo": config.grid.vae or repo,
+        "downsampling": manifest.resolution // manifest.latents.shape[1],
+    }
+    return card.model_copy(
+        update={"resolution": manifest.resolution, "autoencoder": Autoencoder.model_validate(values)}
+    )
+
+
+def align(config: AlignmentConfig, model: nn.Module, processes: Processes) -> HolisticAlignment:
+    """Alignment of a model with the teacher that the config names."""
+    from hastezoo.alignment.holistic import create_alignment
+
+    return create_alignment(config, model, processes.device)
+
+
+def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, processes: Processes) -> Parts:
+    """The model, the prepared data, the teacher."""
+    from hastezoo.data.prepared import Prepared
+    from hastezoo.training.record import RunRecord, typed_command
+
+    from .hooks import diagnoses
+
+    assert config.data.path is not None
+    base = find_card(checkpoint)
+    scale, bias = base.autoencoder.scale, base.autoencoder.bias
+    samples = Prepared(config.data.path, scale=scale, bias=bias, flip=config.data.flip)
+    card = described(base, config, samples.manifest)
+    drawing = config.train.sample_every > 0 and processes.main
+    if drawing:
+        _check_vae(card)
+    model = create(config)
+    alignment = None if config.alignment is None else align(config.alignment, model, processes)
+    classes = samples.manifest.classes
+    imagenet = recipe_is_of(samples.manifest)
+    record = RunRecord(
+        recipe=recipe,
+        checkpoint=checkpoint,
+        command=typed_command(f"hastezoo.recipes.{recipe}"),
+        device=str(processes.device),
+        processes=processes.count,
+        data=f"{samples.manifest.name} from {samples.manifest.source}",
+        samples=samples.manifest.samples,
+        class_list="imagenet" if imagenet else "",
+        classes=() if imagenet else tuple(classes),
+        resolution=card.resolution,
+        autoencoder=card.autoencoder,
+    )
+
+    def hooks() -> list[Hook]:
+        measured = measured_by(base, config)
+        looks = diagnoses(config.train, lambda: align(measured, model, processes), samples, processes)
+        return ([_grids(card, config, out, len(classes), processes)] if drawing else []) + looks
+
+    return Parts(model, samples, alignment, record, hooks)
+
+
+def recipe_is_of(manifest: Manifest) -> bool:
+    """Whether the labels are ImageNet's."""
+    return manifest.name.startswith("imagenet") and len(manifest.classes) == IMAGENET_CLASSES
+
+
+def measured_by(card: Card, config: ImagenetConfig) -> AlignmentConfig:
+    """By which teacher, layers and pairs a run is looked at: its own, or where it has no pairs HASTE's of its size."""
+    own = config.alignment
+    if own is not None and own.attention_weight:
+        return own
+    values = published(card.model_copy(update={"method": "haste"}))["alignment"]
+    if "feature_layer" not in values:  # S, which HASTE was not tried on
+        values = {}
+    haste = AlignmentConfig.model_validate(values)
+    return haste if own is None else haste.model_copy(update={"teacher": own.teacher})
+
+
+def _check_vae(card: Card) -> None:
+    """Grids need an autoencoder: what is wrong with it is said before anything is trained."""
+    from hastezoo.autoencoders import fetch_files
+
+    try:
+        fetch_files(card.autoencoder.repo)
+    except UserError as error:
+        raise UserError(
+            f"grids of samples need an autoencoder: {error}. Or name one with --set grid.vae=FOLDER, or draw none with "
+            "--set train.sample_every=0"
+        ) from None
+
+
+def _grids(card: Card, config: ImagenetConfig, out: Path, classes: int, processes: Processes) -> Hook:
+    import torch
+
+    from hastezoo.conditioning.labels import ClassList
+    from hastezoo.pipeline import Pipeline
+
+    from .hooks import sample_grids
+
+    def pipeline_of(network: nn.Module) -> Pipeline:
+        numbered = ClassList(tuple((str(label),) for label in range(classes)))
+        return Pipeline(network, card, device=processes.device, dtype=torch.float32, names=numbered)
+
+    shown = FAMILIAR if classes == IMAGENET_CLASSES else tuple(range(min(classes, len(FAMILIAR))))
+    count = config.grid.images
+    return sample_grids(
+        out, config.train.sample_every, pipeline_of,
+        [shown[index % len(shown)] for index in range(count)], [index // len(shown) for index in range(count)],
+        columns=min(len(shown), count), steps=config.grid.steps,
+    )  # fmt: skip
+
+
+def run(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, **options: Any) -> bool:
+    """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s.
+
+    Raises:
+        UserError: If the model does not fit the data, or the run in `out` began with other data.
+    """
+    from hastezoo.data.manifest import Manifest
+
+    assert config.data.path is not None
+    config = with_data(config, Manifest.read(config.data.path), out, fresh=bool(options.get("fresh")))
+    return running.run(
+        checkpoint, config, out, lambda processes: assemble(recipe, checkpoint, config, out, processes), **options
+    )

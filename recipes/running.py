@@ -1,0 +1,181 @@
+"""What every recipe does around the training loop: claim the folder, train, save, say; and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import click
+from pydantic import BaseModel
+
+from hastezoo.errors import UserError
+from hastezoo.training.config import TrainConfig, claim_run, discard_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hastezoo.alignment.holistic import HolisticAlignment
+    from hastezoo.training.loop import Hook
+    from hastezoo.training.processes import Processes
+    from hastezoo.training.record import RunRecord
+    from hastezoo.training.samples import Samples
+
+
+class RecipeConfig(Protocol):
+    """What a recipe's configuration has at least."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe puts together.
+
+    Attributes:
+        model: With random weights that are a function of the seed.
+        samples: The data set.
+        alignment: Of the model with a teacher, or none.
+        record: What is written beside the settings.
+        hooks: Makes the periodic work; called when the folder is the run's.
+    """
+
+    model: nn.Module
+    samples: Samples
+    alignment: HolisticAlignment | None
+    record: RunRecord
+    hooks: Callable[[], Sequence[Hook]]
+
+
+def create(config: RecipeConfig) -> nn.Module:
+    """The model, initialised from the run's seed.
+
+    Raises:
+        UserError: If its settings do not fit.
+    """
+    import torch
+
+    from hastezoo.models.registry import create_model
+
+    torch.manual_seed(config.train.seed)
+    try:
+        return create_model(config.architecture, **config.model)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model: {error}") from None
+
+
+def run(
+    checkpoint: str,
+    config: BaseModel,
+    out: Path,
+    assemble: Callable[[Processes], Parts],
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    quiet: bool = False,
+    origin: Path | None = None,
+    hooks: Sequence[Hook] = (),
+) -> bool:
+    """Train into `out`, going on if it holds a run (or with `fresh` discarding it); True when finished.
+
+    Args:
+        checkpoint: The name that the result gets.
+        config: A `RecipeConfig`.
+        assemble: Puts model, data and teacher together for these processes; nothing is written before it returns.
+        origin: A checkpoint of another run to begin from.
+        hooks: Periodic work beside the recipe's own.
+
+    Raises:
+        UserError: If the settings do not fit, the folder cannot be written, or the loss is not finite.
+    """
+    from hastezoo.devices import find_device
+    from hastezoo.sampling.interpolants import Linear
+    from hastezoo.training.checkpoints import Checkpoints, check_origin, fork
+    from hastezoo.training.loop import train
+    from hastezoo.training.objective import Objective
+    from hastezoo.training.processes import join_processes, leave_processes
+
+    settings: Any = config
+    processes, new = join_processes(find_device(device)), False
+    try:
+        parts = assemble(processes)
+        if origin is not None and (fresh or not Checkpoints(out / "checkpoints").paths()):
+            check_origin(origin)
+        new = fresh or not (out / "config.json").exists()
+        if processes.main:
+            if fresh:
+                discard_run(out, checkpoint)
+            claim_run(out, config)
+            parts.record.write(out)
+            if origin is not None:
+                fork(origin, out)
+        processes.wait()
+        objective = Objective(Linear(), parts.model.null_label, parts.alignment)  # type: ignore[arg-type]
+        every = [*parts.hooks(), *hooks] if processes.main else []
+        outcome = train(
+            parts.model, objective, parts.samples, settings.train, out, processes=processes, quiet=quiet, hooks=every
+        )
+        if processes.main:
+            _conclude(checkpoint, settings.architecture, out, outcome, quiet)
+        return outcome.finished
+    except UserError:
+        # A run that never began (no such teacher, say) leaves no claim that the mended command would run into.
+        begun = (out / "metrics.jsonl").exists() or Checkpoints(out / "checkpoints").paths()
+        if processes.main and new and not begun:
+            for name in ("config.json", "run.json"):
+                (out / name).unlink(missing_ok=True)
+        raise
+    finally:
+        leave_processes()
+
+
+def _conclude(checkpoint: str, architecture: str, out: Path, outcome: Any, quiet: bool) -> None:
+    """Save the average of a finished run, and say what to do next."""
+    from hastezoo.zoo.modelfile import save_model
+
+    weights = out / f"{checkpoint}.safetensors"
+    if outcome.finished:
+        save_model(weights, outcome.model, architecture, weights="ema", step=outcome.step)
+    if quiet:
+        return
+    if not outcome.finished:
+        click.echo(
+            f"stopped at step {outcome.step}; the checkpoint is in {out / 'checkpoints'}, the same command goes on"
+        )
+        return
+    click.echo(f"done: {outcome.step} steps; EMA weights in {weights}")
+    click.echo(f"draw with them: hastezoo export {out} --as NAME, then hastezoo sample --model NAME")
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run [runs/NAME]."),
+    click.option("--config", "file", type=click.Path(path_type=Path), help="TOML or JSON with settings."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting, such as optimizer.lr=2e-4; repeatable.",
+    ),
+    click.option("--fork", "origin", type=click.Path(path_type=Path), help="Begin from another run's checkpoint."),
+    click.option("--device", default="auto", show_default=True),
+    click.option("--fresh", is_flag=True, help="Discard the run in the folder and start over."),
+    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option("--debug", is_flag=True, help="Show tracebacks."),
+)
+
+
+def recipe_options(command: Command) -> Command:
+    """The options that all recipes have."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
