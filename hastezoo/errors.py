@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -44,7 +44,9 @@ def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
     for part in place:
         field = current.model_fields.get(str(part))
         annotation = field.annotation if field else None
-        if not hasattr(annotation, "model_fields"):
+        # An optional model is a union of itself and None.
+        models = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
+        if not models:
             return []
-        current = annotation  # type: ignore[assignment]
+        current = models[0]
     return list(current.model_fields)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hastezoo.errors import UserError
+
 PARTIAL = ".partial"
 
 
@@ -38,6 +40,38 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     text = re.sub(r"\[\n[-+\d.,e\s]+\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
     atomic_write(path, (text + "\n").encode())
+
+
+LOCK = ".lock"
+PATIENCE = 15.0  # seconds; what a killed command leaves behind holds its lock for some
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Work in a folder that no other command works in meanwhile. The lock goes with the process, however it ends.
+
+    Args:
+        folder: It exists.
+        doing: What the other would be doing, for the message.
+        patience: Seconds to wait for it.
+
+    Raises:
+        UserError: If another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.2)
+    except Timeout:
+        raise UserError(f"another process is {doing} {folder}; wait for it, or end it first") from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_partials(folder: Path) -> None:

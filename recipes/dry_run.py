@@ -15,6 +15,7 @@ from .published import Difference, differences
 
 if TYPE_CHECKING:
     from hastezoo.data.manifest import Manifest
+    from hastezoo.training.config import TrainConfig
 
 FRAMEWORK_BYTES = 1_500_000_000  # CUDA's context, its libraries' workspaces, what an allocator cannot use; a guess
 
@@ -32,7 +33,7 @@ class Machine:
 
     gpu: str = "h100"
     gpus: int = 8
-    utilisation: float = 0.4
+    utilisation: float = 0.25
     price: float | None = None
 
 
@@ -105,7 +106,6 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
     aligned = estimate.aligned_steps(termination, train.steps) if termination else 0
     flops = estimate.run_flops(cost, train.steps, train.batch_size, aligned)
     hours = gpus.hours(flops.total, gpu, machine.gpus, machine.utilisation, train.precision)
-    milestones = len(train.keep_at) + (train.steps // train.milestone_every if train.milestone_every else 0)
     data, measured = _data_bytes(config, manifest)
     return Plan(
         checkpoint=card.name,
@@ -134,7 +134,7 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
         hours=hours,
         cost=None if machine.price is None else hours * machine.gpus * machine.price,
         checkpoint_bytes=cost.checkpoint_bytes,
-        checkpoints=train.keep + milestones,
+        checkpoints=_checkpoints(train),
         data_bytes=data,
         data_measured=measured,
         differences=differences(card),
@@ -142,13 +142,22 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
     )
 
 
+def _checkpoints(train: TrainConfig) -> int:
+    """How many lie there in the end: the last few, and the milestones."""
+    stay = {step for step in train.keep_at if step <= train.steps}
+    if train.milestone_every:
+        stay |= set(range(train.milestone_every, train.steps + 1, train.milestone_every))
+    return min(train.keep, -(-train.steps // train.checkpoint_every)) + len(stay)
+
+
 def _data_bytes(config: ImagenetConfig, manifest: Manifest | None) -> tuple[int, bool]:
     """Of the prepared data, and whether that is known; otherwise a bound, for a PNG takes no more than raw pixels."""
     if manifest is not None:
         return manifest.bytes, True
     side, channels = config.model["input_size"], config.model["in_channels"]
-    moments = 2 * channels * side**2 * 2 * (2 if config.data.flip else 1)
-    return IMAGENET_SAMPLES * (moments + 3 * (8 * side) ** 2), False
+    places = side**2 if isinstance(side, int) else side[0] * side[1]
+    moments = 2 * channels * places * 2 * (2 if config.data.flip else 1)
+    return IMAGENET_SAMPLES * (moments + 3 * 8**2 * places), False
 
 
 def changes(recipe: ImagenetConfig, config: ImagenetConfig) -> dict[str, list[Any]]:
@@ -172,7 +181,7 @@ def show(plan: Plan) -> None:
 
     print_facts(_facts(plan))
     if plan.differences:
-        click.echo("\nOtherwise than in the paper:")
+        click.echo("\nWhere the recipe differs from the paper:")
         print_table([asdict(one) for one in plan.differences])
     if plan.changes:
         click.echo("\nChanged from the recipe:")
@@ -183,7 +192,8 @@ def show(plan: Plan) -> None:
 def _facts(plan: Plan) -> dict[str, object]:
     gigabyte = 1e9
     aligned = f", the first {plan.aligned_steps:,} with the teacher {plan.teacher}" if plan.aligned_steps else ""
-    fits = "fits" if plan.memory_bytes < plan.gpu_bytes else "does NOT fit: raise train.accumulation"
+    help_ = "raise train.accumulation" if plan.portion > 1 else "set train.activation_checkpointing=true"
+    fits = "fits" if plan.memory_bytes < plan.gpu_bytes else f"does NOT fit: {help_}"
     bound = "" if plan.data_measured else "at most, raw "
     facts: dict[str, object] = {
         "checkpoint": f"{plan.checkpoint} ({plan.architecture}, {plan.parameters:,} parameters)",
@@ -196,8 +206,8 @@ def _facts(plan: Plan) -> dict[str, object]:
         f"{FRAMEWORK_BYTES / gigabyte:.1f} (assumed); {fits} a {plan.gpu} of {plan.gpu_bytes / gigabyte:.0f} GB",
         "FLOPs": f"{plan.flops:.3g} ({plan.flops_per_image / 1e9:,.0f} G an image, forward and backward; the teacher's "
         f"share {100 * plan.teacher_share:.1f} %)",
-        "time": f"{plan.hours:,.0f} hours on {plan.processes} x {plan.gpu} at {100 * plan.utilisation:.0f} % of the "
-        f"peak ({plan.gpu_hours:,.0f} GPU hours)",
+        "time": f"{plan.hours:,.1f} hours on {plan.processes} x {plan.gpu} at {100 * plan.utilisation:.0f} % of the "
+        f"peak ({plan.gpu_hours:,.1f} GPU hours)",
     }
     if plan.cost is not None:
         facts["cost"] = f"{plan.cost:,.0f} at the given price"

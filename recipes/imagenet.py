@@ -121,24 +121,35 @@ def with_data(config: ImagenetConfig, manifest: Manifest, out: Path, *, fresh: b
     Raises:
         UserError: If it does not, or the run in `out` began with other data.
     """
-    _check_fits(config, manifest)
+    check_fits(config, manifest)
     data = config.data.model_copy(update={"fingerprint": manifest.fingerprint})
     if not fresh:
         _check_same_data(data, out)
     return config.model_copy(update={"data": data})
 
 
-def _check_fits(config: ImagenetConfig, manifest: Manifest) -> None:
+def check_fits(config: ImagenetConfig, manifest: Manifest) -> None:
+    """Refuse data that the model is not for.
+
+    Raises:
+        UserError: With the settings that would fit.
+    """
     channels, height, width = manifest.latents.shape
     model, path = config.model, config.data.path
     size = model.get("input_size", 32)
     wanted = {"in_channels": channels, "input_size": height, "num_classes": len(manifest.classes)}
     given = {"in_channels": model.get("in_channels", 4), "input_size": size, "num_classes": model.get("num_classes")}
     changes = [f"--set model.{key}={value}" for key, value in wanted.items() if given[key] != value]
-    if height != width or changes:
+    if height != width:
+        raise UserError(f"{path} has latents of {height} x {width}; this recipe trains on squares")
+    if changes:
         raise UserError(
             f"{path} has latents {channels} x {height} x {width} of {len(manifest.classes)} classes; the model is for "
             f"{given['in_channels']} x {size} x {size} of {given['num_classes']}: {' '.join(changes)}"
+        )
+    if config.data.flip and not manifest.flip:
+        raise UserError(
+            f"{path} has no moments of mirrored images; prepare it with --flip, or train without: --set data.flip=false"
         )
 
 

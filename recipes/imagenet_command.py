@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hastezoo.cli.errors import reporting_errors
 from hastezoo.errors import UserError, nearest
 from hastezoo.training.config import configure
 from hastezoo.zoo.card import Card
+from hastezoo.zoo.registry import package_cards
 
 from . import imagenet
-from .imagenet import ImagenetConfig, check_effective_batch, recipe_config
+from .imagenet import ImagenetConfig, check_effective_batch, check_fits, recipe_config
 from .running import recipe_options
 
 _OPTIONS = (
@@ -26,8 +28,8 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="What the run will take, and nothing else; needs no data."),
     click.option("--gpu", default="h100", show_default=True, help="Of the dry run."),
     click.option("--gpus", type=click.IntRange(1), help="Of the dry run [8, or as torchrun started]."),
-    click.option("--utilisation", default=0.4, show_default=True, help="Of the dry run: share of the GPU's peak."),
-    click.option("--price", type=float, help="Of the dry run: of a GPU for an hour."),
+    click.option("--utilisation", default=0.25, show_default=True, help="Of the dry run: share of the GPU's peak."),
+    click.option("--price", type=click.FloatRange(0), help="Of the dry run: of a GPU for an hour."),
     click.option("--json", "as_json", is_flag=True, help="The dry run, or the list, as JSON."),
     click.option(
         "--resume",
@@ -84,8 +86,17 @@ def run_command(recipe: str, default: str, options: dict[str, Any]) -> None:
 def _chosen(cards: dict[str, Card], recipe: str, name: str) -> Card:
     if name not in cards:
         near = nearest(name, cards) or list(cards)
-        raise UserError(f"{recipe} trains no checkpoint {name!r}; nearest: {', '.join(near)} (--list shows all)")
+        raise UserError(
+            f"{recipe} trains no checkpoint {name!r}{_elsewhere(name)}; nearest: {', '.join(near)} (--list shows all)"
+        )
     return cards[name]
+
+
+def _elsewhere(name: str) -> str:
+    """Which other recipe trains a checkpoint, if this version has it."""
+    card = package_cards().get(name)
+    there = card and find_spec(f"hastezoo.recipes.{card.recipe}")
+    return f" (python -m hastezoo.recipes.{card.recipe} does)" if card and there else ""
 
 
 def _with_path(config: ImagenetConfig, path: Path | None) -> ImagenetConfig:
@@ -105,11 +116,28 @@ def _check_resume(resume: str, out: Path, fresh: bool) -> None:
     there = (out / "config.json").exists()
     if resume == "never" and there and not fresh:
         raise UserError(f"{out} holds a run, and --resume never; give another --out, or --fresh to discard it")
+    if resume == "require" and fresh:
+        raise UserError("--fresh discards the run that --resume require goes on with; leave one out")
     if resume == "require" and not there:
         raise UserError(f"{out} holds no run, and --resume require; name its folder with --out")
 
 
 def _list(cards: dict[str, Card], default: str, as_json: bool) -> None:
+    if as_json:
+        described = [
+            {
+                "checkpoint": name,
+                "method": card.method,
+                "parameters": card.parameters,
+                "default": name == default,
+                "config": recipe_config(card).model_dump(mode="json"),
+            }
+            for name, card in cards.items()
+        ]
+        click.echo(json.dumps(described, indent=2))
+        return
+    from hastezoo.cli.tables import print_table
+
     rows: list[dict[str, object]] = []
     for name, card in cards.items():
         config = recipe_config(card)
@@ -124,19 +152,6 @@ def _list(cards: dict[str, Card], default: str, as_json: bool) -> None:
                 "": "default" if name == default else "",
             }
         )
-    if as_json:
-        click.echo(
-            json.dumps(
-                [
-                    {**row, "config": recipe_config(cards[str(row["checkpoint"])]).model_dump(mode="json")}
-                    for row in rows
-                ],
-                indent=2,
-            )
-        )
-        return
-    from hastezoo.cli.tables import print_table
-
     print_table(rows, right=("params", "steps", "alignment ends"))
 
 
@@ -146,6 +161,8 @@ def _dry_run(card: Card, config: ImagenetConfig, options: dict[str, Any]) -> Non
     from . import dry_run
 
     manifest = Manifest.read(config.data.path) if config.data.path is not None else None
+    if manifest is not None:
+        check_fits(config, manifest)
     gpus = dry_run.processes_here(options["gpus"])
     if not options["allow_batch_mismatch"]:
         check_effective_batch(card.name, config, gpus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -11,7 +12,8 @@ import click
 from pydantic import BaseModel
 
 from hastezoo.errors import UserError
-from hastezoo.training.config import TrainConfig, claim_run, discard_run
+from hastezoo.files import alone_in
+from hastezoo.training.config import TrainConfig, claim_run, discard_run, make_folder, withdraw_claim
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,13 +105,15 @@ def run(
     from hastezoo.training.processes import join_processes, leave_processes
 
     settings: Any = config
-    processes, new = join_processes(find_device(device)), False
+    processes, new, held = join_processes(find_device(device)), False, ExitStack()
     try:
         parts = assemble(processes)
         if origin is not None and (fresh or not Checkpoints(out / "checkpoints").paths()):
             check_origin(origin)
-        new = fresh or not (out / "config.json").exists()
         if processes.main:
+            make_folder(out)
+            held.enter_context(alone_in(out, "training in"))
+            new = fresh or not (out / "config.json").exists()
             if fresh:
                 discard_run(out, checkpoint)
             claim_run(out, config)
@@ -128,11 +132,11 @@ def run(
     except UserError:
         # A run that never began (no such teacher, say) leaves no claim that the mended command would run into.
         begun = (out / "metrics.jsonl").exists() or Checkpoints(out / "checkpoints").paths()
-        if processes.main and new and not begun:
-            for name in ("config.json", "run.json"):
-                (out / name).unlink(missing_ok=True)
+        if new and not begun:
+            withdraw_claim(out)
         raise
     finally:
+        held.close()
         leave_processes()
 
 

@@ -78,3 +78,32 @@ def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.vae import save_vae
 
     return save_vae(tmp_path_factory.mktemp("vae"), (8, 8, 8, 8), norm_num_groups=4, sample_size=32)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 small images in a folder a class."""
+    from tests.recipes.small import write_images
+
+    return write_images(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small ViT with random weights."""
+    from tests.recipes.small import write_teacher
+
+    return write_teacher(tmp_path_factory.mktemp("vit") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def prepared(pictures: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small images as a data set of 64 px, with latents of the small autoencoder."""
+    from hastezoo.data.prepare import prepare
+    from hastezoo.data.preparing import PrepareSettings
+    from hastezoo.data.source import open_source
+
+    dest = tmp_path_factory.mktemp("data") / "prepared"
+    settings = PrepareSettings(name="folder", resolution=64, vae=str(tiny_vae), shard_size=100)
+    prepare(open_source(str(pictures), shard_size=100), dest, settings)
+    return dest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tomllib
@@ -11,8 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hastezoo.errors import UserError, explain
-from hastezoo.files import write_json
+from hastezoo.errors import UserError, explain, nearest
+from hastezoo.files import LOCK, write_json
 
 
 class _Strict(BaseModel):
@@ -119,6 +120,7 @@ def configure(recipe: Config, file: Path | None = None, settings: Iterable[str] 
         parts = key.strip().split(".")
         if parts[0] not in values and parts[0] in values.get("train", {}):
             parts.insert(0, "train")  # optimizer.lr is train.optimizer.lr
+        _check_known(parts[0], values)
         for part in reversed(parts):
             nested = {part: nested}
         _merge(values, nested)
@@ -126,6 +128,14 @@ def configure(recipe: Config, file: Path | None = None, settings: Iterable[str] 
         return type(recipe).model_validate(values)
     except ValidationError as error:
         raise UserError(explain(error, type(recipe))) from None
+
+
+def _check_known(first: str, values: dict[str, Any]) -> None:
+    """Refuse a key whose first part is neither a setting nor one of `train`'s."""
+    known = [*values, *values.get("train", {})]
+    if first not in known:
+        near = nearest(first, known, 1)
+        raise UserError(f"unknown key {first!r}" + (f"; nearest: {near[0]}" if near else f"; known: {', '.join(values)}"))
 
 
 def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
@@ -158,6 +168,26 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UserError: If it cannot be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another --out") from None
+
+
+def withdraw_claim(out: Path) -> None:
+    """Take back what `claim_run` and the record wrote for a run that never began."""
+    for name in ("config.json", "run.json", LOCK):
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the user's own things may lie there
+        out.rmdir()
+
+
 def claim_run(out: Path, config: BaseModel) -> None:
     """Make `out` the folder of a run with these settings, which are written into its config.json.
 
@@ -165,10 +195,10 @@ def claim_run(out: Path, config: BaseModel) -> None:
         UserError: If the folder cannot be written, or holds a run with other settings.
     """
     path = out / "config.json"
+    make_folder(out)
     try:
         if path.exists():
             _compare(_read(path), config.model_dump(mode="json"), out)
-        out.mkdir(parents=True, exist_ok=True)
         write_json(path, config.model_dump(mode="json"))
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; give another --out") from None

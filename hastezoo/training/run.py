@@ -235,6 +235,8 @@ class Run:
         try:
             self.checkpoints.save(self.step, state)
         except (OSError, RuntimeError) as error:  # torch wraps what the system says
+            if "DataLoader worker" in str(error):  # torch's signal handler speaks up wherever it finds the program
+                raise
             cause = error if isinstance(error, OSError) else error.__context__
             reason = getattr(cause, "strerror", None) or " ".join(str(error).split())[:120]
             kept = f"that of step {self.saved} is good" if self.saved else "none was written yet"

@@ -367,7 +367,7 @@ def test_what_is_no_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no checkpoint yet"):
         export_run(run, "mine")
     (run / "config.json").unlink()
-    with pytest.raises(UserError, match=r"holds no run: it has no config.json"):
+    with pytest.raises(UserError, match=r"is no run of a recipe: it has no config.json"):
         export_run(run, "mine")
     (run / "run.json").unlink()
     with pytest.raises(UserError, match=r"no run of a recipe: it has no run.json"):
