@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from hastezoo.alignment.teachers import create_teacher
+from hastezoo.autoencoders import VAES
 from hastezoo.cli.main import main
 from hastezoo.recipes.digits import DigitsConfig
 from hastezoo.recipes.digits import main as train_digits
 from hastezoo.recipes.digits_teacher import main as train_teacher
+from hastezoo.recipes.imagenet256 import main as train_imagenet
 from hastezoo.training.config import claim_run
 from hastezoo.zoo import documents
 from hastezoo.zoo.registry import ZOO, find_card, package_cards
 from tests.local_hub import LocalHub
+from tests.recipes.small import SETTINGS
 from tests.zoo.foreign import TINY, random_sit, save_repa, state_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,36 +62,66 @@ def small_zoo(local_hub: LocalHub, tiny_vae: Path, tmp_path: Path, monkeypatch: 
     origin = cards["sit-s"].origins[0]
     local_hub.files[str(origin.repo), origin.file] = (tmp_path / "s.pt").read_bytes()
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-        local_hub.files[cards["sit-s"].autoencoder.repo, name] = (tiny_vae / name).read_bytes()
+        for repo in VAES.values():
+            local_hub.files[repo, name] = (tiny_vae / name).read_bytes()
     save_repa(tmp_path / "2500000.pt", random_sit(in_channels=4, num_classes=1000), attn_coeff=0.5)
 
 
-# What a command stands on that another one made.
+# What a command stands on that others made.
+EXPORT = "hastezoo export runs/sit-b-haste --as sit-b-mine"
+PREPARE = "hastezoo prepare folder photographs/train data/"
 BEFORE = {
-    "hastezoo sample --model sit-xl-haste": ["import", "sit-xl-haste", "2500000.pt"],
-    "hastezoo verify sit-s": ["pull", "sit-s"],
-    "hastezoo cache remove sit-s": ["pull", "sit-s"],
+    "hastezoo sample --model sit-xl-haste": ["hastezoo import sit-xl-haste 2500000.pt"],
+    "hastezoo verify sit-s": ["hastezoo pull sit-s"],
+    "hastezoo cache remove sit-s": ["hastezoo pull sit-s"],
+    "hastezoo sample --model sit-b-mine": [EXPORT],
+    "hastezoo push sit-b-mine": [EXPORT],
+    "hastezoo inspect data/mine": [f"{PREPARE}mine --resolution 64"],
+    "hastezoo inspect data/imagenet256": [f"{PREPARE}imagenet256 --resolution 64"],
 }
 
 
-@pytest.mark.usefixtures("small_zoo")
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, to be exported."""
+    out = tmp_path_factory.mktemp("run") / "digits"
+    small = ["train.steps=1", "model.depth=1", "model.width=16", "model.heads=1", "train.sample_every=0"]
+    options = [part for setting in small for part in ("--set", setting)]
+    arguments = ["--checkpoint", "sit-ti-digits", "--out", str(out), "--quiet", *options]
+    assert CliRunner().invoke(train_digits, arguments).exit_code == 0
+    return out
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images of two classes, which are all of ImageNet for once."""
+    from hastezoo.cli import prepare
+
+    for index in range(4):
+        place = tmp_path / "photographs" / "train" / "ab"[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").rotate(90 * index).save(place / f"{index}.png")
+    monkeypatch.setattr(prepare, "IMAGENET", (4, 2))
+
+
+@pytest.mark.usefixtures("small_zoo", "photographs")
 @pytest.mark.parametrize("command", commands("hastezoo "))
-def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run(command: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if "sit-b" in command:
+        shutil.copytree(small_run, "runs/sit-b-haste")
     name = "sit-ti-digits-haste"
     weights = tmp_path / "runs" / name / f"{name}.safetensors"
-    weights.parent.mkdir(parents=True)
+    weights.parent.mkdir(parents=True, exist_ok=True)
     weights.symlink_to(ZOO / "embedded" / f"{name}.safetensors")
     for run in ("mine", "plain", "haste"):
         claim_run(tmp_path / "runs" / run, DigitsConfig())
         lines = [json.dumps({"step": step, "loss": 1 / step, "denoising": 1 / step}) for step in (50, 100)]
         (tmp_path / "runs" / run / "metrics.jsonl").write_text("\n".join(lines))
-    for start, first in BEFORE.items():
-        if command.startswith(start):
-            assert CliRunner().invoke(main, first).exit_code == 0
-    arguments = shlex.split(command)[1:]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    first = [one for start, commands in BEFORE.items() if command.startswith(start) for one in commands]
+    for one in [*first, command]:
+        result = CliRunner().invoke(main, shlex.split(one)[1:])
+        assert result.exit_code == 0, result.output
 
 
 def test_tables_of_checkpoints_are_up_to_date() -> None:
@@ -108,6 +144,23 @@ def test_training_commands_run(command: str, tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(train_digits, arguments)
     assert result.exit_code == 0, result.output
     assert list(Path("runs").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.imagenet"))
+def test_recipes_of_imagenet_run(
+    command: str, prepared: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dry runs and lists as they are; training with a small model, on small data in the place of ImageNet."""
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(command)[3:]
+    if "--data" in arguments:
+        Path("data").mkdir()
+        Path("data/imagenet256").symlink_to(prepared)
+        small = [*SETTINGS, f"alignment.teacher.name=local-dir:{teacher}", "train.steps=2"]
+        arguments += ["--quiet", "--allow-batch-mismatch", *(part for setting in small for part in ("--set", setting))]
+    result = CliRunner().invoke(train_imagenet, arguments)
+    assert result.exit_code == 0, result.output
+    assert bool(list(tmp_path.rglob("*.safetensors"))) == ("--data" in arguments)
 
 
 def test_the_teachers_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +268,33 @@ def rows_of_the_memory(result: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "rows"), [("train_step", rows_of_the_step), ("attention_memory", rows_of_the_memory)])
-def test_training_page_holds_what_was_measured(name: str, rows: Any) -> None:
+def test_alignment_page_holds_what_was_measured(name: str, rows: Any) -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-    text = (ROOT / "docs" / "training.md").read_text()
+    text = (ROOT / "docs" / "alignment.md").read_text()
     assert [row for row in rows(result) if row not in text] == []
+
+
+def costs() -> Any:
+    """benchmarks/training_costs.py, which is no module of the package."""
+    path = ROOT / "benchmarks" / "training_costs.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        return importlib.import_module("training_costs")
+
+
+def test_training_page_holds_the_table_of_costs() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "training_costs.json").read_text())
+    text = (ROOT / "docs" / "training.md").read_text()
+    rows = [costs().row(name, cost) for name, cost in result["checkpoints"].items()]
+    assert len(rows) == 12 and [row for row in rows if row not in text] == []
+
+
+@pytest.mark.parametrize("name", ["sit-s", "sit-b-haste"])
+def test_costs_are_what_the_dry_run_says(name: str) -> None:
+    """Two of them, so that the table is not out of date; all dry runs are tested beside the recipes."""
+    from hastezoo.recipes.dry_run import Machine, as_json, plan
+    from hastezoo.recipes.imagenet import recipe_config
+
+    written = json.loads((ROOT / "benchmarks" / "results" / "training_costs.json").read_text())["checkpoints"][name]
+    now = as_json(plan(find_card(name), recipe_config(find_card(name)), Machine()))
+    assert {key: now[key] for key in written} == pytest.approx(written)

@@ -208,7 +208,7 @@ def how_to_get(card: Card) -> str:
         if not origin.downloadable:
             ways.append(f"get {origin}, then `hastezoo import {card.name} {origin.file}`")
     if recipe_exists(card):
-        ways.append(f"train them: `python -m hastezoo.recipes.{card.recipe}`")
+        ways.append(f"train them: `python -m hastezoo.recipes.{card.recipe} --checkpoint {card.name}`")
     if not card.origins:
         ways.append("nobody hosts them that we know of; name a file of your own with --weights")
     return f"{card.name} has no weights here: " + "; or ".join(ways)
