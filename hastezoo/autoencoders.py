@@ -162,20 +162,26 @@ class LatentAutoencoder:
         return x.split(max(1, PIXELS_AT_ONCE // (height * width)))
 
 
+def place_of(source: str | Path) -> str:
+    """What a name stands for: a folder's full path, or owner/name of the Hub."""
+    text = VAES.get(str(source), str(source))
+    return str(Path(text).resolve()) if Path(text).is_dir() else text.removeprefix(hub.PREFIX)
+
+
 def fetch_files(source: str | Path) -> tuple[Path, Path, str]:
     """(config, weights, what to call it), both files in one folder; fetched from the Hub if need be.
 
     Raises:
         UserError: If they are not to be had.
     """
-    text = VAES.get(str(source), str(source))
+    text = place_of(source)
     folder = Path(text)
     if folder.is_dir():
         missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"the folder {folder} is no autoencoder of diffusers: it has no {missing[0]}")
-        return folder / CONFIG, folder / WEIGHTS, str(folder.resolve())
-    place = text.removeprefix(hub.PREFIX)
+        return folder / CONFIG, folder / WEIGHTS, text
+    place = text
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(
             f"there is no folder {text}; an autoencoder is {', '.join(VAES)}, a folder, or owner/name of the Hub"

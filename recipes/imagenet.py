@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hastezoo.alignment.config import AlignmentConfig
+from hastezoo.autoencoders import place_of
 from hastezoo.errors import UserError
 from hastezoo.training.config import TrainConfig
 from hastezoo.zoo.card import Autoencoder, Card
@@ -174,7 +175,7 @@ def described(card: Card, config: ImagenetConfig, manifest: Manifest) -> Card:
     repo = card.autoencoder.repo if own.startswith("stabilityai/") else own
     values = {
         **card.autoencoder.model_dump(),
-        "repo": config.grid.vae or repo,
+        "repo": place_of(config.grid.vae or repo),
         "downsampling": manifest.resolution // manifest.latents.shape[1],
     }
     return card.model_copy(
@@ -202,9 +203,9 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
     samples = Prepared(config.data.path, scale=scale, bias=bias, flip=config.data.flip)
     card = described(base, config, samples.manifest)
     drawing = config.train.sample_every > 0 and processes.main
-    if drawing:
-        _check_vae(card)
     model = create(config)
+    if drawing:
+        _check_vae(card, model)
     alignment = None if config.alignment is None else align(config.alignment, model, processes)
     classes = samples.manifest.classes
     imagenet = recipe_is_of(samples.manifest)
@@ -247,12 +248,14 @@ def measured_by(card: Card, config: ImagenetConfig) -> AlignmentConfig:
     return haste if own is None else haste.model_copy(update={"teacher": own.teacher})
 
 
-def _check_vae(card: Card) -> None:
+def _check_vae(card: Card, model: Any) -> None:
     """Grids need an autoencoder: what is wrong with it is said before anything is trained."""
-    from hastezoo.autoencoders import fetch_files
+    import torch
+
+    from hastezoo.loading import load_autoencoder
 
     try:
-        fetch_files(card.autoencoder.repo)
+        load_autoencoder(card, model.config, None, device=torch.device("cpu"))
     except UserError as error:
         raise UserError(
             f"grids of samples need an autoencoder: {error}. Or name one with --set grid.vae=FOLDER, or draw none with "

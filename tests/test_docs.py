@@ -274,6 +274,20 @@ def test_alignment_page_holds_what_was_measured(name: str, rows: Any) -> None:
     assert [row for row in rows(result) if row not in text] == []
 
 
+def test_data_page_holds_what_was_measured() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "data_reading.json").read_text())
+    text = " ".join((ROOT / "docs" / "data.md").read_text().split())
+    latents, images = result["latents_per_second"], result["images_per_second_two_workers"]
+    for rates, base in ((latents, "a file each"), (images, "a file each, png")):
+        for rate in rates.values():
+            shown = f"| {rate['median']:,} ({rate['least']:,}..{rate['most']:,}) |"
+            assert f"{shown} {rate['median'] / rates[base]['median']:.1f} |" in text
+    decoding, size = result["decoding_ms_one_process"], result["bytes_per_sample"]
+    assert f"{decoding['png']:.2f} ms of a core for a PNG and {decoding['jpeg']:.2f} ms for a JPEG" in text
+    assert f"({size['png'] / 1e3:.0f} and {size['jpeg'] / 1e3:.0f} kB a sample" in text
+    assert latents["prepared"]["least"] >= 20_000 and images["prepared, png"]["least"] >= 600  # what was promised
+
+
 def costs() -> Any:
     """benchmarks/training_costs.py, which is no module of the package."""
     path = ROOT / "benchmarks" / "training_costs.py"

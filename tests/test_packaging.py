@@ -83,8 +83,11 @@ def test_installed_copy_holds_its_data(installed: Path, root: Path) -> None:
         "zoo/*.toml",
         "conditioning/classes/*.json",
         "data/*.json",
+        "training/*.toml",
+        "recipes/*.toml",
     ):
-        wanted = {path.name for path in (root / "hastezoo").glob(pattern)}
+        home = root if pattern.startswith("recipes/") else root / "hastezoo"
+        wanted = {path.name for path in home.glob(pattern)}
         assert wanted and wanted == {path.name for path in (installed / "hastezoo").glob(pattern)}
     assert (installed / "hastezoo" / "py.typed").exists()
 

@@ -103,6 +103,8 @@ def command(kind: str, source: str, dest: Path, **options: Any) -> None:
     from hastezoo.data.source import open_source
 
     resolution = _resolution(kind, options["resolution"])
+    if Path(source).is_dir() and dest.resolve().is_relative_to(Path(source).resolve()):
+        raise UserError(f"{dest} lies in {source}, where it would be taken for a class; give another DEST")
     kept = ("vae", "flip", "image_format", "shard_size", "moments")
     settings = PrepareSettings(name=kind, resolution=resolution, **{key: options[key] for key in kept})
     chosen = {key: options[key] for key in ("moments", "image_column", "label_column")}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from hastezoo.data.images import to_rgb
 from hastezoo.data.source import Item
 from hastezoo.errors import UserError
 
@@ -38,7 +39,7 @@ class ClassFolders:
         if not folders:
             raise UserError(f"{path} has no folders; a class is a folder of images in it")
         files = {name: sorted(_images(path / name)) for name in folders}
-        if len(folders) == 1 and any(entry.is_dir() for entry in os.scandir(path / folders[0])):
+        if len(folders) == 1 and _holds_folders_alone(path / folders[0], files[folders[0]]):
             raise UserError(f"{path} has one folder, of folders; did you mean {path / folders[0]}?")
         empty = [name for name in folders if not files[name]]
         if empty:
@@ -62,6 +63,12 @@ class ClassFolders:
             yield Item(f"{self.classes[label]}/{file}", label, partial(read_image, path))
 
 
+def _holds_folders_alone(folder: Path, images: list[str]) -> bool:
+    return all("/" in file for file in images) and any(
+        entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder)
+    )
+
+
 def _images(folder: Path) -> Iterator[str]:
     """Paths below a folder, relative to it."""
     for place, folders, names in os.walk(folder):
@@ -75,4 +82,4 @@ def _images(folder: Path) -> Iterator[str]:
 def read_image(path: Path) -> Image.Image:
     """An image, read whole."""
     with Image.open(path) as image:
-        return image.convert("RGB")
+        return to_rgb(image)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from hastezoo.data.images import to_rgb
 from hastezoo.data.source import HUB, Item
 from hastezoo.errors import UserError
 from hastezoo.hub import Place, Unreachable, explained
@@ -214,4 +215,4 @@ def _decode(stored: Mapping[str, Any], files: str) -> Image.Image:
         with xopen(path, "rb") as stream:
             data = stream.read()
     with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+        return to_rgb(image)

@@ -25,13 +25,20 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     Returns:
         uint8 (size, size, 3).
     """
-    image = image.convert("RGB")
+    image = to_rgb(image)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image as RGB: the alpha channel is dropped, 16 bits of grey become 8 (Pillow would clip them to white)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def as_it_is(image: Image.Image, size: int) -> np.ndarray:
@@ -42,7 +49,7 @@ def as_it_is(image: Image.Image, size: int) -> np.ndarray:
     """
     if image.size != (size, size):
         raise ValueError(f"it is {image.width} x {image.height} pixels, not {size} x {size}")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(to_rgb(image))
 
 
 def encode(pixels: np.ndarray, image_format: ImageFormat) -> bytes:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from hastezoo import __version__
-from hastezoo.autoencoders import LatentAutoencoder
+from hastezoo.autoencoders import LatentAutoencoder, place_of
 from hastezoo.data import shards
 from hastezoo.data.manifest import FILE, LatentInfo, Manifest
 from hastezoo.data.preparing import Preparer, PrepareSettings, Progress, record_of, too_many_bad
@@ -25,14 +26,14 @@ from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
 from hastezoo.data.workers import work_in_processes
 from hastezoo.errors import UserError
-from hastezoo.files import remove_partials, write_json
+from hastezoo.files import alone_in, remove_partials, write_json
 
 UNDER_WAY = "prepare.json"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What does the work; it does not decide the samples.
+    """What does the work; of the samples it decides the last bits of moments alone (batch size, device, processes).
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps. Several processes on CUDA take the GPUs in turn.
@@ -81,27 +82,53 @@ def prepare(
         )
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        claim = _claim(source, settings)
-        if (dest / FILE).exists():
-            return _finished(dest, claim)
-        _check_claim(dest, claim)
-        remove_partials(dest)
-        autoencoder = None if source.has_moments else _autoencoder(settings, machine)
-        write_json(dest / UNDER_WAY, claim)
-        _make_shards(source, dest, settings, machine, autoencoder, watch)
-        manifest = _manifest(source, dest, settings, claim, autoencoder)
-        shards.write_index(dest, manifest)
-        manifest.write(dest)
-        for unit in range(source.units):
-            record_of(dest, unit).unlink(missing_ok=True)
-        (dest / UNDER_WAY).unlink()
+        with alone_in(dest, "preparing"):
+            return _prepare(source, dest, settings, machine, watch)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         raise UserError(
             f"{dest} cannot be written:{place} {error.strerror or error}. {_state(dest, source)}; when that is mended, "
             "the same command goes on"
         ) from None
+
+
+def _prepare(source: Source, dest: Path, settings: PrepareSettings, machine: Machine, watch: Watch | None) -> Manifest:
+    claim = _claim(source, settings)
+    if (dest / FILE).exists():
+        finished = _finished(dest, claim)
+        _tidy(dest, source)
+        return finished
+    _check_claim(dest, claim)
+    remove_partials(dest)
+    processes = machine.processes or _gpus(machine.device)
+    autoencoder = None if source.has_moments else _autoencoder(settings, machine.device if processes == 1 else "cpu")
+    claim["vae_sha256"] = autoencoder.sha256 if autoencoder else ""
+    _check_claim(dest, claim)
+    write_json(dest / UNDER_WAY, claim)
+    _make_shards(source, dest, settings, replace(machine, processes=processes), autoencoder, watch)
+    manifest = _manifest(source, dest, settings, claim, autoencoder)
+    shards.write_index(dest, manifest)
+    manifest.write(dest)
+    _tidy(dest, source)
     return manifest
+
+
+def _tidy(dest: Path, source: Source) -> None:
+    """Take away what a finished data set does not need; the claim goes last."""
+    if (dest / UNDER_WAY).exists():
+        for unit in range(source.units):
+            record_of(dest, unit).unlink(missing_ok=True)
+        (dest / UNDER_WAY).unlink()
+
+
+def _gpus(device: str) -> int:
+    """Processes where nobody says how many: one, or one for each GPU that is meant."""
+    import torch
+
+    from hastezoo.devices import find_device
+
+    found = find_device(device)
+    return torch.cuda.device_count() if found.type == "cuda" and found.index is None else 1
 
 
 def _claim(source: Source, settings: PrepareSettings) -> dict[str, Any]:
@@ -115,8 +142,9 @@ def _claim(source: Source, settings: PrepareSettings) -> dict[str, Any]:
 
 def _finished(dest: Path, claim: dict[str, Any]) -> Manifest:
     manifest = Manifest.read(dest)
-    wanted, seen = claim["settings"], manifest
+    wanted, seen = {**claim["settings"], "vae": place_of(claim["settings"]["vae"])}, manifest
     have = {"name": seen.name, "resolution": seen.resolution, "flip": seen.flip, "image_format": seen.image_format}
+    have["vae"] = place_of(seen.latents.vae)
     for key, value in have.items():
         if wanted[key] != value:
             raise UserError(f"{dest} holds a data set with {key} {value}, not {wanted[key]}; give another DEST")
@@ -138,18 +166,18 @@ def _check_claim(dest: Path, claim: dict[str, Any]) -> None:
             raise UserError(
                 f"{dest} was begun with {key} {value}, not {claim['settings'].get(key)}; go on so, or give another DEST"
             )
+    weights = {one["vae_sha256"] for one in (before, claim) if "vae_sha256" in one}
+    if len(weights) > 1:
+        raise UserError(f"the autoencoder has other weights than when {dest} was begun; give another DEST")
     if before["fingerprint"] != claim["fingerprint"]:
         raise UserError(f"the images of {claim['source']} are not those {dest} was begun with; give another DEST")
 
 
-def _autoencoder(settings: PrepareSettings, machine: Machine) -> LatentAutoencoder:
+def _autoencoder(settings: PrepareSettings, device: str) -> LatentAutoencoder:
+    """Loaded here also where other processes do the work: what is wrong with it is said once, and first."""
     from hastezoo.devices import find_device
 
-    # Loaded here also where other processes do the work: what is wrong with it is said once, and first.
-    alone = (machine.processes or 1) == 1
-    autoencoder = LatentAutoencoder.from_pretrained(
-        settings.vae, device=find_device(machine.device) if alone else "cpu"
-    )
+    autoencoder = LatentAutoencoder.from_pretrained(settings.vae, device=find_device(device))
     if settings.resolution % autoencoder.downsampling:
         raise UserError(
             f"the resolution {settings.resolution} is not a multiple of {autoencoder.downsampling}, which the "
@@ -166,6 +194,7 @@ def _make_shards(
     autoencoder: LatentAutoencoder | None,
     watch: Watch | None,
 ) -> None:
+    _forget_too_many_bad(dest, source, machine.max_bad)
     todo = [unit for unit in range(source.units) if not record_of(dest, unit).exists()]
     records = _records(dest, source)
     bad = sum(len(record.skipped) for record in records)
@@ -181,10 +210,20 @@ def _make_shards(
         made = work_in_processes(source, dest, settings, machine.device, processes, todo, options, progress)
     else:
         made = _alone(Preparer(source, dest, settings, autoencoder, **options), todo, progress)
-    for record in made:
-        bad += len(record.skipped)
-        if bad > machine.max_bad:
-            raise too_many_bad(record.skipped[-1], machine.max_bad)
+    with closing(made):  # other processes end with it, also where this is left by an error
+        for record in made:
+            bad += len(record.skipped)
+            if bad > machine.max_bad:
+                raise too_many_bad(record.skipped[-1], machine.max_bad)
+
+
+def _forget_too_many_bad(dest: Path, source: Source, max_bad: int) -> None:
+    """Have units with unreadable images made anew where they are too many, or all: the source may be mended now."""
+    records = _records(dest, source)
+    if sum(len(record.skipped) for record in records) > max_bad or not any(record.shard for record in records):
+        for path in (record_of(dest, unit) for unit in range(source.units)):
+            if path.exists() and ShardRecord.read(path).skipped:
+                path.unlink()
 
 
 def _on_cuda(device: str) -> bool:
@@ -193,7 +232,7 @@ def _on_cuda(device: str) -> bool:
     return find_device(device).type == "cuda"
 
 
-def _alone(preparer: Preparer, todo: list[int], progress: Progress) -> Iterator[ShardRecord]:
+def _alone(preparer: Preparer, todo: list[int], progress: Progress) -> Generator[ShardRecord]:
     for unit in todo:
         yield preparer(unit, progress)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+ALL = ""  # the name of the view of all columns
+
 
 class Prepared:
     """Samples of a folder that `hastezoo prepare` made. It can be handed to other processes.
@@ -48,22 +50,21 @@ class Prepared:
         if flip and not self.manifest.flip:
             raise UserError(f"{folder} has no moments of mirrored images; prepare it with --flip, or train without")
         self.shape: tuple[int, ...] = self.manifest.latents.shape
-        self._opened: datasets.Dataset | None = None
+        self._views: dict[str, datasets.Dataset] = {}
         self._owner = 0
-        open_shards(folder, self.manifest)  # what is damaged is said now
+        self._columns()  # what is damaged is said now
 
     def __len__(self) -> int:
         return self.manifest.samples * (2 if self.flip else 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_views": {}}
 
-    @property
-    def _rows(self) -> datasets.Dataset:
-        """The rows, opened once in each process."""
-        if self._opened is None or self._owner != os.getpid():
-            self._opened, self._owner = open_shards(self.folder, self.manifest), os.getpid()
-        return self._opened
+    def _columns(self) -> dict[str, datasets.Dataset]:
+        """The rows, and views of single columns, which cost more to make than to read; opened once in each process."""
+        if not self._views or self._owner != os.getpid():
+            self._views, self._owner = {ALL: open_shards(self.folder, self.manifest)}, os.getpid()
+        return self._views
 
     def without_images(self) -> Self:
         """The same samples, but nothing for a teacher."""
@@ -81,8 +82,12 @@ class Prepared:
             (B,) int64; images: (B, 3, H, W) uint8, or None.
 
         Raises:
-            UserError: If a sample is damaged.
+            IndexError: If there is no such sample.
+            UserError: If one is damaged.
         """
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise IndexError(f"there is no sample {index}; there are {len(self)}")
         rows, _ = self._places(indices)
         mean, std = self._moments(indices)
         labels = torch.from_numpy(self._column("label", rows).to_numpy().astype(np.int64))
@@ -90,8 +95,19 @@ class Prepared:
         return Batch(mean, labels, images, std)
 
     def _column(self, name: str, rows: np.ndarray) -> Any:
-        table: pa.Table = self._rows.select_columns([name])[rows.tolist()]
-        return table.column(0).combine_chunks()
+        """A column of some rows, as one Arrow array without nulls."""
+        if name not in self._columns():
+            self._views[name] = self._views[ALL].select_columns([name])
+        try:
+            table: pa.Table = self._views[name][rows.tolist()]
+            column = table.column(0).combine_chunks()
+            if column.null_count:
+                raise ValueError(f"a sample has no {name}")
+            return column
+        except Exception as error:  # damage shows in many ways
+            for row in rows if len(rows) > 1 else ():
+                self._column(name, np.array([row]))  # the one that fails names its file
+            raise UserError(damaged(self._file_of(int(rows[0])), error)) from None
 
     def _places(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The rows of samples, and which of them are mirrored."""
@@ -104,25 +120,27 @@ class Prepared:
         moments = np.empty((len(rows), 2, *self.shape), np.float16)
         for name, chosen in (("moments", ~mirrored), ("mirrored", mirrored)):
             if chosen.any():
-                moments[chosen] = self._floats(self._column(name, rows[chosen]), int(chosen.sum()))
+                moments[chosen] = self._floats(name, rows[chosen])
         return moments
 
     def _moments(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(mean, deviation), each (B, C, h, w) and scaled."""
-        mean, std = torch.from_numpy(self.stored(indices)).float().mul_(self.scale).unbind(1)
-        if std.min() < 0:
+        stored = self.stored(indices)
+        if stored[:, 1].view(np.int16).min() < 0:  # the sign bit, without turning them into floats
             raise UserError(
                 f"{self.folder} holds negative standard deviations: its moments are not what its manifest says "
                 "(log-variances?); prepare it again"
             )
+        mean, std = torch.from_numpy(stored).float().mul_(self.scale).unbind(1)
         return mean + self.bias if self.bias else mean, std
 
-    def _floats(self, column: Any, count: int) -> np.ndarray:
-        """A binary column as numbers (count, 2, C, h, w), without a copy."""
-        size = 4 * int(np.prod(self.shape))
+    def _floats(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A binary column as numbers (B, 2, C, h, w), without a copy."""
+        column, count, size = self._column(name, rows), len(rows), 4 * int(np.prod(self.shape))
         offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + count + 1]
-        if column.null_count or offsets[-1] - offsets[0] != count * size or (np.diff(offsets) != size).any():
-            raise UserError(damaged(self.folder, ValueError(f"a sample's moments are not {size} bytes")))
+        if offsets[-1] - offsets[0] != count * size or (np.diff(offsets) != size).any():
+            row = next(row for row in rows.tolist() if len(self._column(name, np.array([row]))[0].as_py()) != size)
+            raise UserError(self._bad(row, f"its moments are not {size} bytes"))
         data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         return data.view("<f2").reshape(count, 2, *self.shape)
 
@@ -140,14 +158,13 @@ class Prepared:
             try:
                 pixels[place] = decode(file.as_buffer())[:, :: -1 if mirrored[place] else 1]
             except Exception as error:
-                raise UserError(self._bad_image(int(rows[place]), error)) from None
+                raise UserError(self._bad(int(rows[place]), f"its image: {error}")) from None
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def _bad_image(self, row: int, error: Exception) -> str:
+    def _bad(self, row: int, problem: str) -> str:
         name = self._column("id", np.array([row]))[0].as_py()
-        before = 0
-        for shard in self.manifest.shards:
-            if row < before + shard.rows:
-                break
-            before += shard.rows
-        return damaged(self.folder / shard.file, ValueError(f"image {name}: {error}"))
+        return damaged(self._file_of(row), ValueError(f"sample {name}: {problem}"))
+
+    def _file_of(self, row: int) -> Path:
+        ends = np.cumsum([shard.rows for shard in self.manifest.shards])
+        return self.folder / self.manifest.shards[int(np.searchsorted(ends, row, side="right"))].file

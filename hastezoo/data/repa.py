@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hastezoo.data.images import to_rgb
 from hastezoo.data.source import Item, Moments
 from hastezoo.errors import UserError
 
@@ -82,7 +83,7 @@ class RepaFolders:
             )
 
     def _digest(self) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self._moments.encode())
         for name, label in zip(self._images.tolist(), self._labels.tolist(), strict=True):
             digest.update(b"%s\0%d\n" % (name, label))
         return digest.hexdigest()
@@ -158,7 +159,7 @@ def _none_alone(alone: Iterable[int], names: dict[int, str], what: str, hint: st
 
 def _read_image(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        return to_rgb(image)
 
 
 def _read_moments(path: Path, kind: Moments) -> np.ndarray:

@@ -8,12 +8,11 @@
 | mirrored | the same of the mirrored image, where the data set has them |
 | image | PNG or JPEG |
 
-Moments are a binary column because that is read eight times faster than nested lists of numbers.
+Moments are a binary column: of equally long values Arrow keeps one block, which is read as an array without a copy.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +97,8 @@ class _Sums:
 
     def add(self, row: Row) -> None:
         mean, std = row.moments.astype(np.float64)
+        if self.shape not in (None, mean.shape):
+            raise UserError(f"the moments of {row.id} are of the shape {mean.shape}, those before it {self.shape}")
         self.labels[row.label] += 1
         self.shape = mean.shape
         self.totals = self.totals + np.stack([part.sum((1, 2)) for part in (mean, mean**2, std)])
@@ -116,6 +117,7 @@ def write_shard(path: Path, rows: Iterable[Row | Skipped], columns: datasets.Fea
     """Write rows under `path`, whole or not at all; what was skipped is noted.
 
     Raises:
+        UserError: If moments have several shapes.
         OSError: If the disk is full, say; nothing is left then.
     """
     import pyarrow as pa
@@ -203,16 +205,17 @@ def open_shards(folder: Path, manifest: Manifest) -> datasets.Dataset:
     Raises:
         UserError: If a shard is missing or damaged.
     """
-    import pyarrow as pa
     from datasets import Dataset, concatenate_datasets
 
     check_files(folder, manifest)
-    parts = []
+    parts, columns = [], features(manifest.classes, manifest.flip)
     for shard in manifest.shards:
         try:
             part = Dataset.from_file(str(folder / shard.file))
-        except (pa.ArrowInvalid, OSError, ValueError, json.JSONDecodeError, KeyError) as error:
+        except Exception as error:  # damage shows in many ways
             raise UserError(damaged(folder / shard.file, error)) from None
+        if part.features != columns:
+            raise UserError(damaged(folder / shard.file, ValueError("its columns or classes are others")))
         if len(part) != shard.rows:
             raise UserError(damaged(folder / shard.file, ValueError(f"{len(part)} rows, not {shard.rows}")))
         parts.append(part)

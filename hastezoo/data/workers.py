@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -36,7 +36,7 @@ def work_in_processes(
     todo: list[int],
     options: dict[str, Any],
     progress: Progress,
-) -> Iterator[ShardRecord]:
+) -> Generator[ShardRecord]:
     """Make the shards of the units `todo`; yields their records as they are done.
 
     Raises:
@@ -45,16 +45,23 @@ def work_in_processes(
     context = multiprocessing.get_context("spawn")
     counts, stop, turn = context.SimpleQueue(), context.Event(), context.Value("i", 0)
     start = (source, dest, settings, device, processes, options, counts, stop, turn, os.getpid())
-    done = threading.Event()
-    listener = threading.Thread(target=_listen, args=(counts, progress, done), daemon=True)
+    done, failed = threading.Event(), list[BaseException]()
+    listener = threading.Thread(target=_listen, args=(counts, progress, done, stop, failed), daemon=True)
     listener.start()
     with ProcessPoolExecutor(processes, context, _start, start) as pool:
-        waiting: set[Future[ShardRecord]] = {pool.submit(_make, unit) for unit in todo}
+        waiting: set[Future[ShardRecord]] = set()
         try:
+            waiting |= {pool.submit(_make, unit) for unit in todo}
             while waiting:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in ready:
                     yield future.result()
+            done.set()
+            listener.join()
+            if failed:
+                raise failed[0]
+        except _Stopped:
+            raise failed[0] from None
         except BrokenProcessPool:
             raise UserError(
                 f"a process of the preparation was killed (out of memory?); finished shards stay in {dest}, and the "
@@ -66,15 +73,22 @@ def work_in_processes(
                 future.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
             done.set()
-            counts.put(0)
             listener.join()
 
 
-def _listen(counts: Any, progress: Progress, done: threading.Event) -> None:
-    while not done.is_set():
-        images = counts.get()
-        if images:
-            progress(images)
+def _listen(counts: Any, progress: Progress, done: threading.Event, stop: Any, failed: list[BaseException]) -> None:
+    """Pass on what the processes count, to the last; where that raises, they are told to stop."""
+    ended = False
+    while not ended:
+        ended = done.wait(0.1)
+        while not counts.empty():
+            images = counts.get()
+            try:
+                if not failed:
+                    progress(images)
+            except BaseException as error:
+                failed.append(error)
+                stop.set()
 
 
 def _start(
@@ -89,11 +103,11 @@ def _start(
     turn: Any,
     parent: int,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     import torch
 
     from hastezoo.devices import find_device
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     with turn.get_lock():
         mine = turn.value

@@ -135,7 +135,9 @@ def _check_known(first: str, values: dict[str, Any]) -> None:
     known = [*values, *values.get("train", {})]
     if first not in known:
         near = nearest(first, known, 1)
-        raise UserError(f"unknown key {first!r}" + (f"; nearest: {near[0]}" if near else f"; known: {', '.join(values)}"))
+        raise UserError(
+            f"unknown key {first!r}" + (f"; nearest: {near[0]}" if near else f"; known: {', '.join(values)}")
+        )
 
 
 def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:

@@ -26,6 +26,8 @@ from hastezoo.training.run import Run
 from hastezoo.training.samples import Samples
 from hastezoo.training.tracking import TrainingBar
 
+ASKED_EVERY = 10  # steps after which several processes agree on whether to stop
+
 
 @dataclass(frozen=True)
 class Hook:
@@ -101,8 +103,9 @@ def train(
                 bar.say(f"step {run.step}: alignment ended; the teacher has left")
             last = run.step == config.steps
             reporting = last or run.step % config.log_every == 0
-            # Several processes agree on stopping where they meet anyway, not at every step.
-            stopping = processes.any(stop.is_set()) if processes.count == 1 or reporting else False
+            # Several processes agree on stopping now and then: asking makes a GPU wait for its CPU.
+            asking = processes.count == 1 or reporting or run.step % ASKED_EVERY == 0
+            stopping = asking and processes.any(stop.is_set())
             saving = last or stopping or run.step % config.checkpoint_every == 0
             saving = saving or run.checkpoints.is_milestone(run.step)
             if reporting or saving:

@@ -90,6 +90,7 @@ def test_a_copy_and_a_second_opening_give_the_same(folders: Path) -> None:
 def test_the_fingerprint_follows_names_and_labels(folders: Path) -> None:
     before = RepaFolders(folders, 3).fingerprint
     assert RepaFolders(folders, 2).fingerprint == before
+    assert RepaFolders(folders, 2, "mean-logvar").fingerprint != before  # the same files, but other latents
     (folders / "vae-sd" / "dataset.json").unlink()
     assert RepaFolders(folders, 3).fingerprint == before
     write_labels(folders / "images" / "dataset.json", [[image_name(number), 9] for number in range(COUNT)])

@@ -1,0 +1,151 @@
+"""`hastezoo inspect`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from hastezoo.cli.main import main
+from hastezoo.data.images import decode
+from hastezoo.data.order import permutation
+from hastezoo.data.prepare import prepare
+from tests.data.making import COUNT, Given, Posterior, make, rows_of, settings_of, write_photographs
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, ["inspect", *map(str, arguments), "--device", "cpu"])
+
+
+def good(*arguments: Any) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0 and result.stderr == "", result.output
+    return result.stdout
+
+
+def bad(*arguments: Any) -> str:
+    """A failure: one line on stderr, no traceback, exit code 2."""
+    result = run(*arguments)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+    assert result.stderr.startswith("error: ")
+    return result.stderr.removeprefix("error: ").rstrip()
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("inspect")
+    images = write_photographs(place / "images")
+    (images / "coffee" / "0.png").write_bytes(b"")
+    make(images, place / "set", tiny_vae, flip=True)
+    return place / "set"
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("inspection.png")))
+
+
+@pytest.fixture(scope="module")
+def wrong(folder: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scaled before they were stored."""
+    images, posterior = [decode(row["image"]["bytes"]) for row in rows_of(folder)], Posterior(tiny_vae)
+    dest = tmp_path_factory.mktemp("wrong") / "set"
+    prepare(Given(images, [posterior(one) * 0.18215 for one in images]), dest, settings_of(tiny_vae))
+    return dest
+
+
+def test_what_it_holds_and_that_it_is_sound(folder: Path, tiny_vae: Path) -> None:
+    output = good(folder)
+    facts = {
+        line.split("  ")[0].strip(): line.split("  ", 1)[1].strip() for line in output.splitlines() if "  " in line
+    }
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert facts["data set"] == f"folder, {COUNT - 1} images 32 x 32 (png, crop adm-centre, with mirrored latents)"
+    assert facts["from"] == manifest["source"] and facts["skipped"] == "1; coffee/0.png"
+    assert facts["classes"] == "3, of 5 to 6 images, median 6"
+    assert facts["latents"] == f"4 x 4 x 4 float16, mean-std, by {tiny_vae}"
+    assert facts["3"].split() == [f"{manifest['latents'][key][3]:.4g}" for key in ("mean", "std", "posterior_std")]
+    lines = output.splitlines()
+    assert lines[-3] == "every file has the manifest's sha256"
+    assert lines[-2].startswith("16 images encoded anew: largest relative error 0.000")
+    assert lines[-1] == f"picture: {folder / 'inspection.png'} (each image beside what its latent decodes to)"
+
+
+def test_the_picture_shows_images_beside_what_is_decoded(folder: Path, tmp_path: Path) -> None:
+    """Five pairs, four a row; 32 px doubled, two pixels apart."""
+    out = tmp_path / "x.png"
+    assert f"picture: {out} " in good(folder, "--images", 5, "--out", out, "--no-digests")
+    with Image.open(out) as picture:
+        assert picture.size == (8 * 66 + 2, 2 * 66 + 2) and picture.format == "PNG"
+        pixels = np.asarray(picture)
+    rows, chosen = rows_of(folder), permutation(0, 0, COUNT - 1)[:5].tolist()
+    for place, row in enumerate(chosen):
+        top, left = 2 + 66 * (place // 4), 2 + 132 * (place % 4)
+        assert np.array_equal(pixels[top : top + 64 : 2, left : left + 64 : 2], decode(rows[row]["image"]["bytes"]))
+    assert pixels[80, 80].tolist() != [40, 40, 40]
+
+
+def test_findings_as_json(folder: Path) -> None:
+    found = json.loads(good(folder, "--json", "--images", 4))
+    assert found["manifest"] == json.loads((folder / "manifest.json").read_text())
+    assert found["digests"] is True and len(found["fingerprint"]) == 16
+    trip = found["round_trip"]
+    assert trip.keys() == {"images", "mean_error", "std_error", "psnr_db", "problem"}
+    assert (
+        trip["images"] == 4 and trip["problem"] is None and 0 < trip["mean_error"] < 0.001 and 0 < trip["psnr_db"] < 40
+    )
+    assert found["picture"] == str(folder / "inspection.png")
+
+
+def test_without_the_autoencoder(copy: Path) -> None:
+    output = good(copy, "--no-vae")
+    assert output.endswith("every file has the manifest's sha256\nlatents: not held against their images (--no-vae)\n")
+    found = json.loads(good(copy, "--no-vae", "--no-digests", "--json"))
+    assert (found["round_trip"], found["picture"], found["digests"]) == (None, None, False)
+    assert "files: sizes alone were checked" in good(copy, "--no-vae", "--no-digests")
+    assert not (copy / "inspection.png").exists()
+
+
+def test_latents_that_were_scaled_fail(wrong: Path, tiny_vae: Path) -> None:
+    line = bad(wrong)
+    assert line.startswith(f"{wrong} is not sound: the stored means are 0.182") and line.endswith("; prepare it again")
+    result = run(wrong, "--json")
+    assert result.exit_code == 2 and "they were scaled before" in json.loads(result.stdout)["round_trip"]["problem"]
+    assert run(wrong, "--no-vae").exit_code == 0
+
+
+def test_a_flipped_byte_fails(copy: Path) -> None:
+    path = copy / "shard-00002.arrow"
+    data = path.read_bytes()
+    path.write_bytes(data[:3000] + bytes([data[3000] ^ 4]) + data[3001:])
+    line = bad(copy, "--no-vae")
+    assert line.startswith(f"the shard {path} is damaged (sha256 ")
+    assert run(copy, "--no-vae", "--no-digests").exit_code == 0
+
+
+def test_what_cannot_be_is_one_line(copy: Path, tiny_vae: Path, tmp_path: Path) -> None:
+    assert bad(tmp_path / "nowhere").startswith(f"there is no folder {tmp_path / 'nowhere'}; `hastezoo prepare` makes")
+    assert "it has no manifest.json" in bad(tiny_vae)
+    assert bad(copy, "--vae", copy) == (
+        f"the folder {copy} is no autoencoder of diffusers: it has no config.json; --no-vae leaves out what needs it"
+    )
+    line = bad(copy, "--out", tmp_path / "no" / "x.png")
+    assert line == f"cannot write {tmp_path / 'no' / 'x.png'}: No such file or directory; give another --out"
+    (copy / "shard-00000.arrow").unlink()
+    assert (
+        bad(copy) == f"the shard {copy / 'shard-00000.arrow'} is missing: copy it again, or prepare the data set anew"
+    )
+
+
+def test_the_autoencoder_may_have_moved(copy: Path, tiny_vae: Path, tmp_path: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["latents"]["vae"] = str(tmp_path / "gone")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert bad(copy).endswith("; --no-vae leaves out what needs it")
+    assert "images encoded anew" in good(copy, "--vae", tiny_vae)
