@@ -64,6 +64,15 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _is_of_a_reader(error: Exception) -> bool:
+    """Whether a process that reads data is gone: torch says so, or the connection to it breaks first."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error)
+    if isinstance(error, FileNotFoundError):  # its socket; of a file the name would be known
+        return error.filename is None
+    return isinstance(error, ConnectionError | EOFError)
+
+
 @contextmanager
 def reading_errors() -> Iterator[None]:
     """What goes wrong in the processes that read data, as one line."""
@@ -74,8 +83,8 @@ def reading_errors() -> Iterator[None]:
             raise
         # torch sends an exception with its whole traceback for a message; ours is the last line of it.
         raise UserError(str(error).rstrip().splitlines()[-1].partition("UserError: ")[2]) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:
+        if not _is_of_a_reader(error):
             raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(

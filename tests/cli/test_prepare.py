@@ -146,7 +146,9 @@ def test_what_cannot_be_is_one_line(ten: Path, tiny_vae: Path, tmp_path: Path) -
         "ten0 is no autoencoder of diffusers: it has no config.json"
     )
     assert bad("folder", ten, dest, *OPTIONS, "--vae", tiny_vae, "--device", "cudo").startswith("unknown device 'cudo'")
-    assert "cannot be written" in bad("folder", ten, ten / "0" / "0.png" / "dest", *OPTIONS, "--vae", tiny_vae)
+    (tmp_path / "file").write_text("no folder")
+    assert "cannot be written" in bad("folder", ten, tmp_path / "file" / "dest", *OPTIONS, "--vae", tiny_vae)
+    assert "where it would be taken for a class" in bad("folder", ten, ten / "dest", *OPTIONS, "--vae", tiny_vae)
     assert bad("folder", ten, tiny_vae, *OPTIONS).endswith("(it holds config.json); give another DEST")
 
 
