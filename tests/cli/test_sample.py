@@ -261,6 +261,8 @@ def test_ctrl_c_and_again(elsewhere: Path) -> None:
         "160",
         "--batch-size",
         "8",
+        "--steps",
+        "25",
         "--device",
         "cpu",
         "--out",
