@@ -136,11 +136,17 @@ class LatentAutoencoder:
         parts = [self.vae.encode(self._own(part)).latent_dist.mean for part in self._split(pixels, pixels.shape[-2:])]
         return torch.cat(parts) * self.scale + self.bias
 
-    def moments(self, pixels: Tensor) -> Tensor:
-        """The posterior, unscaled: (B, 3, H, W) in [-1, 1] -> (B, 2, C, H / 8, W / 8) float32, mean and deviation."""
+    def moments(self, pixels: Tensor, at_once: int | None = None) -> Tensor:
+        """The posterior, unscaled: (B, 3, H, W) in [-1, 1] -> (B, 2, C, H / 8, W / 8) float32, mean and deviation.
+
+        Args:
+            pixels: The images.
+            at_once: How many of them the network sees in one call; None for a few.
+        """
         import torch
 
-        parts = [self.vae.encode(self._own(part)).latent_dist for part in self._split(pixels, pixels.shape[-2:])]
+        split = self._split(pixels, pixels.shape[-2:]) if at_once is None else pixels.split(at_once)
+        parts = [self.vae.encode(self._own(part)).latent_dist for part in split]
         return torch.cat([torch.stack([part.mean, part.std], dim=1).float() for part in parts])
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class Preparer:
         assert self.autoencoder is not None
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-            moments: np.ndarray = self.autoencoder.moments(images.float() / 127.5 - 1).cpu().numpy()
+            moments: np.ndarray = self.autoencoder.moments(images.float() / 127.5 - 1, len(images)).cpu().numpy()
         if not np.isfinite(moments).all():
             raise UserError(f"the autoencoder {self.autoencoder.source} gave latents that are not finite")
         return moments

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from hastezoo.data.batch import Batch
@@ -16,6 +18,7 @@ from hastezoo.training.run import Run
 from hastezoo.training.samples import Samples
 
 PREFETCHED = 4  # batches ready, of each worker
+GRACE = 60  # seconds that a reader goes on after SIGTERM
 
 
 def check_batch(config: TrainConfig, samples: int, processes: int) -> None:
@@ -37,7 +40,7 @@ def check_batch(config: TrainConfig, samples: int, processes: int) -> None:
         )
 
 
-def batches(run: Run, samples: Samples) -> Iterator[Batch]:
+def batches(run: Run, samples: Samples) -> Generator[Batch]:
     """This process' part of each batch until the run's last step. Images are read as long as there is a teacher."""
     config, processes = run.config, run.processes
     while run.step < config.steps:
@@ -52,16 +55,41 @@ def batches(run: Run, samples: Samples) -> Iterator[Batch]:
             num_workers=config.workers,
             prefetch_factor=PREFETCHED if config.workers else None,
             pin_memory=processes.device.type == "cuda",
+            worker_init_fn=_outlive_the_step,
         )
-        for batch in loader:
-            yield batch
-            if run.taught != taught:
-                break
+        with closing_readers(iter(loader)) as iterator:
+            for batch in iterator:
+                yield batch
+                if run.taught != taught:
+                    break
+
+
+@contextmanager
+def closing_readers(iterator: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """End a loader's processes with the block. Torch ends them when the iterator is forgotten, and an exception, which
+    holds on to it, may be remembered for long."""
+    try:
+        yield iterator
+    finally:
+        end = getattr(iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
 
 
 def _as_it_is(batch: Any) -> Any:
     """Collate nothing: `__getitems__` hands out whole batches."""
     return batch
+
+
+def _outlive_the_step(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach every process; the step under way still needs its readers, for a while."""
+
+    def wait(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(GRACE)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, wait)
 
 
 def _is_of_a_reader(error: Exception) -> bool:
@@ -73,9 +101,14 @@ def _is_of_a_reader(error: Exception) -> bool:
     return isinstance(error, ConnectionError | EOFError)
 
 
+def _is_of_a_peer(error: Exception) -> bool:
+    """Whether the processes of a run could not reach one another."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 @contextmanager
-def reading_errors() -> Iterator[None]:
-    """What goes wrong in the processes that read data, as one line."""
+def errors_of_others() -> Iterator[None]:
+    """What goes wrong in other processes, those that read data and those that train too, as one line."""
     try:
         yield
     except UserError as error:
@@ -84,6 +117,8 @@ def reading_errors() -> Iterator[None]:
         # torch sends an exception with its whole traceback for a message; ours is the last line of it.
         raise UserError(str(error).rstrip().splitlines()[-1].partition("UserError: ")[2]) from None
     except (RuntimeError, EOFError, OSError) as error:
+        if _is_of_a_peer(error):
+            raise UserError("another process of this run has ended, and this one with it; see what it says") from None
         if not _is_of_a_reader(error):
             raise
         reason = " ".join(str(error).split())[:160]

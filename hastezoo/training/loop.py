@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from hastezoo.training.config import TrainConfig
-from hastezoo.training.feeding import batches, check_batch, reading_errors
+from hastezoo.training.feeding import batches, check_batch, errors_of_others
 from hastezoo.training.objective import Objective
 from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
@@ -93,11 +93,12 @@ def train(
     with (
         _stop_signals() as stop,
         closing(run),
-        reading_errors(),
+        errors_of_others(),
+        closing(batches(run, samples)) as feed,
         TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar,
     ):
         run.consider_ending_alignment(samples)  # where a run was forked at the step at which it ends
-        for batch in batches(run, samples):
+        for batch in feed:
             run.advance(batch, samples.shape)
             if run.consider_ending_alignment(samples):
                 bar.say(f"step {run.step}: alignment ended; the teacher has left")

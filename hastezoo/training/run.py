@@ -103,7 +103,10 @@ class Run:
         if self.processes.count == 1:
             return self.student
         devices = [self.processes.device] if self.processes.device.type == "cuda" else None
-        return DistributedDataParallel(self.student, device_ids=devices)
+        # The only buffer is the table of positions, the same everywhere; and gradients need not be kept twice.
+        return DistributedDataParallel(
+            self.student, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
     def advance(self, batch: Batch, shape: tuple[int, ...]) -> None:
         """One optimizer step on this process' part of the batch, in as many portions as are accumulated."""

@@ -78,7 +78,9 @@ def train(data: Path, teacher: Path, out: Path, *settings: str, **options: Any) 
 
 
 def losses(out: Path) -> dict[int, list[float]]:
-    """Step -> the losses and the gradient's norm."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    """Step -> the losses and the gradient's norm; of a run under way what is there."""
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
     names = ("loss", "denoising", "feature", "attention", "grad_norm")
     return {row["step"]: [row[name] for name in names if name in row] for row in rows}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from hastezoo.data.prepare import prepare
 from hastezoo.data.preparing import PrepareSettings
 from hastezoo.data.source import open_source
 from hastezoo.training.checkpoints import Checkpoints
-from tests.recipes.small import BATCH, arguments, train
+from tests.recipes.small import BATCH, arguments, losses, train
 
 
 def one_line(result: Result) -> str:
@@ -161,6 +164,37 @@ def test_a_reader_that_is_killed(prepared: Path, teacher: Path, tmp_path: Path) 
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert "a process that reads data has died" in result.stderr and "fewer train.workers" in result.stderr
     assert good_step(out) >= 1
+
+
+def test_a_scheduler_that_stops_every_process(prepared: Path, teacher: Path, tmp_path: Path) -> None:
+    """SIGTERM reaches the readers too, and the step under way still needs them."""
+    out = tmp_path / "run"
+    settings = ("train.workers=1", "train.steps=100000", "train.checkpoint_every=100000")
+    command = [sys.executable, "-m", "hastezoo.recipes.imagenet256", *arguments(prepared, teacher, out, *settings)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while len(losses(out)) < 9 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+    assert good_step(out) == max(losses(out)) >= 9
+
+
+def test_a_process_that_fails_among_two(copy: Path, teacher: Path, tmp_path: Path) -> None:
+    """One says what is wrong, the other that it ends with it; neither shows a traceback of ours."""
+    for shard in copy.glob("*.arrow"):
+        shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x00PNG", 1))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*launch, "-m", "hastezoo.recipes.imagenet256"]
+    result = subprocess.run(
+        [*command, *arguments(copy, teacher, tmp_path / "run", "train.steps=60", "alignment.termination.step=60")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    said = sorted(line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert result.returncode and len(said) in (1, 2) and "is damaged" in said[-1], result.stderr
+    assert said[0].startswith("error: another process of this run has ended") or len(said) == 1
+    assert "hastezoo/training" not in result.stderr
 
 
 def test_a_full_disk(prepared: Path, teacher: Path, tmp_path: Path) -> None:
