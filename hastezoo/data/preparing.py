@@ -161,7 +161,11 @@ class Preparer:
         assert self.autoencoder is not None
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-            moments: np.ndarray = self.autoencoder.moments(images.float() / 127.5 - 1, len(images)).cpu().numpy()
+            try:
+                encoded = self.autoencoder.moments(images.float() / 127.5 - 1, len(images))
+            except torch.OutOfMemoryError:
+                raise UserError(f"{len(images)} images at once do not fit the memory; lower --batch-size") from None
+            moments: np.ndarray = encoded.cpu().numpy()
         if not np.isfinite(moments).all():
             raise UserError(f"the autoencoder {self.autoencoder.source} gave latents that are not finite")
         return moments

@@ -107,10 +107,15 @@ def _is_of_a_peer(error: Exception) -> bool:
 
 
 @contextmanager
-def errors_of_others() -> Iterator[None]:
-    """What goes wrong in other processes, those that read data and those that train too, as one line."""
+def known_errors() -> Iterator[None]:
+    """What goes wrong around a step, as one line: memory, and other processes, those that read and those that train."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "a step does not fit the memory; raise train.accumulation, or set train.activation_checkpointing=true, and "
+            "the same command goes on from the last checkpoint"
+        ) from None
     except UserError as error:
         if "in DataLoader worker" not in str(error):
             raise

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from hastezoo.training.config import TrainConfig
-from hastezoo.training.feeding import batches, check_batch, errors_of_others
+from hastezoo.training.feeding import batches, check_batch, known_errors
 from hastezoo.training.objective import Objective
 from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
@@ -93,7 +93,7 @@ def train(
     with (
         _stop_signals() as stop,
         closing(run),
-        errors_of_others(),
+        known_errors(),
         closing(batches(run, samples)) as feed,
         TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar,
     ):

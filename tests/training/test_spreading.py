@@ -12,7 +12,7 @@ from hastezoo.data.batch import Batch
 from hastezoo.errors import UserError
 from hastezoo.files import alone_in
 from hastezoo.training.config import TrainConfig
-from hastezoo.training.feeding import check_batch
+from hastezoo.training.feeding import check_batch, known_errors
 from hastezoo.training.objective import Draws, clean, draw
 from tests.training.test_alignment_run import train
 
@@ -125,3 +125,33 @@ def test_trackers_are_told(tmp_path: Path) -> None:
         (row["step"], row["denoising"]) for row in rows
     ]
     assert [event.step for event in events.Images("samples")] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "does not fit the memory; raise train.acc"),
+        (torch.distributed.DistNetworkError("timed out"), "another process of this run has ended"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), "another process of this run"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "has died .*killed by signal: Killed"),
+        (ConnectionResetError(104, "Connection reset by peer"), "a process that reads data has died"),
+        (FileNotFoundError(2, "No such file or directory"), "a process that reads data has died"),
+        (
+            UserError("Caught UserError in DataLoader worker process 0.\nTraceback\n  x\nerrors.UserError: a: b"),
+            "^a: b$",
+        ),
+    ],
+)
+def test_errors_that_are_known_are_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught, known_errors():
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), FileNotFoundError(2, "no such", "x.png"), UserError("x")]
+)
+def test_other_errors_are_left_alone(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, known_errors():
+        raise error
+    assert caught.value is error
