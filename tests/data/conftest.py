@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.data.making import Posterior, make, write_photographs
 from tests.local_hub import LocalHub
 
 
@@ -25,3 +27,28 @@ def local_datasets(local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "datasets" / "downloads")
     yield local_hub
     HfFileSystem.clear_instance_cache()  # it remembers listings; the next Hub may come by the same port
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pieces of photographs in a folder a class."""
+    return write_photographs(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def whole(images: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared at one go, with mirrored moments."""
+    dest = tmp_path_factory.mktemp("whole") / "below" / "dest"
+    make(images, dest, tiny_vae, flip=True)
+    return dest
+
+
+@pytest.fixture(scope="session")
+def posterior(tiny_vae: Path) -> Posterior:
+    return Posterior(tiny_vae)
+
+
+@pytest.fixture
+def pictures(images: Path, tmp_path: Path) -> Path:
+    """A copy of the images to spoil."""
+    return Path(shutil.copytree(images, tmp_path / "pictures"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from hastezoo.training.record import RunRecord
 from hastezoo.zoo.card import Autoencoder, Result
 from hastezoo.zoo.modelfile import load_model, save_model
 from hastezoo.zoo.registry import find_card
-from hastezoo.zoo.toml import to_toml
 from hastezoo.zoo.verify import verify
 
 TINY = {"input_size": 8, "in_channels": 1, "num_classes": 10, "depth": 1, "width": 16, "heads": 1}
@@ -387,25 +385,6 @@ def test_a_record_of_a_card_that_is_not_known(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", record=RECORD.model_copy(update={"checkpoint": "sit-ti-digts"}))
     with pytest.raises(UserError, match=r"run.json: unknown model 'sit-ti-digts'; nearest: sit-ti-digits"):
         export_run(run, "mine")
-
-
-def test_toml_comes_back_as_it_was() -> None:
-    awkward = "".join(map(chr, range(0x20))) + "\x7f\x80\"'\\#=[]\u2028\u00e9\U0001f600"
-    values: dict[str, Any] = {
-        "text": awkward,
-        "numbers": [1, -2, 0.1, 1e-05, 1e22, 5e-324, -0.0],
-        "truth": True,
-        "empty": [],
-        "lists": [[1, 2], ["a", awkward]],
-        "table": {"a key": 1, awkward: "x", "deep": {"b": [False], "none": {}}},
-        "bare": {},
-        "tables": [{"x": 1.5, "text": awkward}, {"x": 2}],
-        "last": "after the tables",
-    }
-    assert tomllib.loads(to_toml(values)) == values
-    assert tomllib.loads(to_toml({"a": None, "b": {"c": None, "d": 1}})) == {"b": {"d": 1}}
-    with pytest.raises(TypeError, match="Path"):
-        to_toml({"path": Path("x")})
 
 
 def test_a_card_with_awkward_words_is_read_back(tmp_path: Path) -> None:
