@@ -64,6 +64,17 @@ def test_a_damaged_image_is_named(copy: Path, teacher: Path, tmp_path: Path, wor
     assert ".arrow is damaged (" in message and "cannot identify image" in message and "Traceback" not in message
 
 
+def test_images_nobody_looks_at_are_not_read(copy: Path, teacher: Path, tmp_path: Path) -> None:
+    """They could all be damaged: decoding is what reading costs, and a plain run, or one after tau, needs none."""
+    out = tmp_path / "run"
+    assert train(copy, teacher, out, "train.steps=6").exit_code == 0  # the last with a teacher
+    for shard in copy.glob("*.arrow"):
+        shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x00PNG"))
+    assert train(copy, teacher, out, "train.steps=7").exit_code == 0
+    plain = ("train.steps=2", "data.flip=false", "alignment=none")
+    assert train(copy, teacher, tmp_path / "plain", *plain).exit_code == 0
+
+
 def test_log_variances_are_not_taken_for_deviations(copy: Path, teacher: Path, tmp_path: Path) -> None:
     """The manifest says mean-std, the files hold something else."""
     for shard in copy.glob("*.arrow"):
