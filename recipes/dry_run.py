@@ -190,6 +190,8 @@ def show(plan: Plan) -> None:
 
 
 def _facts(plan: Plan) -> dict[str, object]:
+    from hastezoo.training.feeding import counted
+
     gigabyte = 1e9
     aligned = f", the first {plan.aligned_steps:,} with the teacher {plan.teacher}" if plan.aligned_steps else ""
     help_ = "raise train.accumulation" if plan.portion > 1 else "set train.activation_checkpointing=true"
@@ -199,7 +201,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "checkpoint": f"{plan.checkpoint} ({plan.architecture}, {plan.parameters:,} parameters)",
         "steps": f"{plan.steps:,}{aligned}",
         "epochs": f"{plan.epochs:,.1f} of {plan.samples:,} samples",
-        "effective batch": f"{plan.processes} processes x accumulation {plan.accumulation} x {plan.portion} samples = "
+        "effective batch": f"{counted(plan.processes)} x accumulation {plan.accumulation} x {plan.portion} samples = "
         f"{plan.batch_size}",
         "memory": f"about {plan.memory_bytes / gigabyte:.1f} GB a GPU: weights, gradients, AdamW, EMA and teacher "
         f"{plan.state_bytes / gigabyte:.1f}, activations {plan.activation_bytes / gigabyte:.1f}, framework "

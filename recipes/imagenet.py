@@ -104,12 +104,14 @@ def check_effective_batch(checkpoint: str, config: ImagenetConfig, processes: in
     Raises:
         UserError: If the batches differ.
     """
+    from hastezoo.training.feeding import counted
+
     wanted, train = recipe_config(find_card(checkpoint)).train.batch_size, config.train
     if train.batch_size == wanted:
         return
     parts = processes * train.accumulation
     raise UserError(
-        f"the effective batch would be {processes} processes x accumulation {train.accumulation} x "
+        f"the effective batch would be {counted(processes)} x accumulation {train.accumulation} x "
         f"{train.batch_size / parts:g} samples = {train.batch_size}, and {checkpoint} is trained with {wanted}. Where "
         f"memory is short keep train.batch_size={wanted} and raise train.accumulation; --allow-batch-mismatch trains "
         "with another batch"

@@ -86,7 +86,7 @@ def _show(dataset: Path, manifest: Manifest) -> None:
             "classes": f"{len(counts)}, of {counts[0]:,} to {counts[-1]:,} images, median {counts[len(counts) // 2]:,}",
             "latents": f"{' x '.join(map(str, latents.shape))} {latents.dtype}, {latents.moments}, by {latents.vae}"
             + (f"@{latents.revision[:12]}" if latents.revision else ""),
-            "size": f"{size_of(manifest.bytes)} in {len(manifest.shards)} shards",
+            "size": f"{size_of(manifest.bytes)} in {shards_of(manifest)}",
             "skipped": f"{len(manifest.skipped):,}" + "".join(f"; {one.id}" for one in manifest.skipped[:3]),
             "fingerprint": manifest.fingerprint,
         }
@@ -101,6 +101,12 @@ def _show(dataset: Path, manifest: Manifest) -> None:
 def size_of(count: int) -> str:
     """Bytes for people."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def shards_of(manifest: Manifest) -> str:
+    """How many files, in words."""
+    count = len(manifest.shards)
+    return f"{count:,} shard" + ("" if count == 1 else "s")
 
 
 def _check_digests(dataset: Path, manifest: Manifest) -> None:

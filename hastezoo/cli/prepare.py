@@ -97,7 +97,7 @@ def command(kind: str, source: str, dest: Path, **options: Any) -> None:
     SOURCE is a folder of a folder per class (ImageNet's train/), REPA's folders (images/ and vae-sd/), or a data set
     of the Hub (hf:ILSVRC/imagenet-1k[@revision][:split]). Typed again after an interruption, it goes on.
     """
-    from hastezoo.cli.inspect import size_of
+    from hastezoo.cli.inspect import shards_of, size_of
     from hastezoo.data.prepare import Machine, prepare
     from hastezoo.data.preparing import PrepareSettings
     from hastezoo.data.source import open_source
@@ -126,7 +126,7 @@ def command(kind: str, source: str, dest: Path, **options: Any) -> None:
     skipped = f", {len(manifest.skipped)} skipped (listed in manifest.json)" if manifest.skipped else ""
     click.echo(
         f"{manifest.samples:,} images of {len(manifest.classes)} classes in {dest}{skipped}: "
-        f"{size_of(manifest.bytes)} in {len(manifest.shards)} shards"
+        f"{size_of(manifest.bytes)} in {shards_of(manifest)}"
     )
     click.echo(f"look at it: hastezoo inspect {dest}")
 

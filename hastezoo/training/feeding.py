@@ -21,6 +21,11 @@ PREFETCHED = 4  # batches ready, of each worker
 GRACE = 60  # seconds that a reader goes on after SIGTERM
 
 
+def counted(processes: int) -> str:
+    """So many processes, in words."""
+    return f"{processes} process" + ("" if processes == 1 else "es")
+
+
 def check_batch(config: TrainConfig, samples: int, processes: int) -> None:
     """Whether a step's batch can be had and shared out.
 
@@ -29,9 +34,9 @@ def check_batch(config: TrainConfig, samples: int, processes: int) -> None:
     """
     size, parts = config.batch_size, processes * config.accumulation
     if size % parts:
-        shown = f"{processes} processes" + (f" x accumulation {config.accumulation}" if config.accumulation > 1 else "")
+        shown = counted(processes) + (f" x accumulation {config.accumulation}" if config.accumulation > 1 else "")
         near = [at for at in range(1, size + 1) if size % (processes * at) == 0][:4]
-        hint = f"; with {processes} processes accumulation can be {', '.join(map(str, near))}" if near else ""
+        hint = f"; with {counted(processes)} accumulation can be {', '.join(map(str, near))}" if near else ""
         raise UserError(f"batch_size {size} does not divide over {shown}: {size} / {parts} = {size / parts:g}{hint}")
     if samples < size:
         raise UserError(

@@ -208,7 +208,7 @@ def test_another_batch_is_refused_with_the_arithmetic(begun: Begun, data: str) -
     said = refused(*words, processes=4)
     assert "would be 4 processes x accumulation 1 x 32 samples = 128, and sit-b-haste is trained with 256" in said
     assert "keep train.batch_size=256 and raise train.accumulation; --allow-batch-mismatch" in said
-    assert "1 processes x accumulation 2 x 64 samples = 128" in refused(*words, "--set", "accumulation=2")
+    assert "1 process x accumulation 2 x 64 samples = 128" in refused(*words, "--set", "accumulation=2")
     assert not begun.calls
     assert invoke(*words, "--allow-batch-mismatch").exit_code == 0 and begun.config.train.batch_size == 128
     assert invoke(*words[:4], "--set", "accumulation=8").exit_code == 0 and begun.config.train.accumulation == 8
