@@ -210,7 +210,7 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
         _check_vae(card, model)
     alignment = None if config.alignment is None else align(config.alignment, model, processes)
     classes = samples.manifest.classes
-    imagenet = recipe_is_of(samples.manifest)
+    imagenet = has_imagenet_labels(samples.manifest)
     record = RunRecord(
         recipe=recipe,
         checkpoint=checkpoint,
@@ -233,7 +233,7 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
     return Parts(model, samples, alignment, record, hooks)
 
 
-def recipe_is_of(manifest: Manifest) -> bool:
+def has_imagenet_labels(manifest: Manifest) -> bool:
     """Whether the labels are ImageNet's."""
     return manifest.name.startswith("imagenet") and len(manifest.classes) == IMAGENET_CLASSES
 

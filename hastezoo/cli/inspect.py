@@ -122,6 +122,8 @@ def _check_digests(dataset: Path, manifest: Manifest) -> None:
 
 
 def _round_trip(samples: Any, dataset: Path, options: dict[str, Any]) -> tuple[RoundTrip, Path]:
+    import numpy as np
+
     from hastezoo import pictures
     from hastezoo.autoencoders import LatentAutoencoder
     from hastezoo.data.inspection import round_trip
@@ -135,8 +137,6 @@ def _round_trip(samples: Any, dataset: Path, options: dict[str, Any]) -> tuple[R
         raise UserError(f"{error}; --no-vae leaves out what needs it") from None
     trip = round_trip(samples, autoencoder, options["images"])
     side_by_side = [image for pair in zip(trip.images, trip.decoded, strict=True) for image in pair]
-    import numpy as np
-
     picture: Path = options["out"] or dataset / PICTURE
     columns = 2 * min(4, len(trip.images))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,6 @@ class PrepareBar:
         self.total: int | None = None
 
     def begin(self, done: int, total: int | None, shards_done: int, shards: int) -> None:
-        import time
-
         self.start = self.done = done
         self.total = total
         self.began = self.spoke = time.perf_counter()
@@ -47,8 +46,6 @@ class PrepareBar:
             click.echo(f"going on: {shards_done} of {shards} shards ({done:,} images) are done", err=True)
 
     def advance(self, images: int) -> None:
-        import time
-
         self.done += images
         now = time.perf_counter()
         rate = (self.done - self.start) / max(now - self.began, 1e-9)

@@ -34,7 +34,7 @@ class RoundTrip:
         images: uint8 (N, H, W, 3), as stored.
         decoded: uint8 (N, H, W, 3), from the stored means.
         mean_error, std_error: The largest relative error of an image's stored moments, of the stored image's own.
-        psnr: Of the decoded against the stored images, in dB, the mean; a good autoencoder has about 25 of photographs.
+        psnr: Of the decoded against the stored images, in dB, the mean.
         problem: What is wrong, in words; None for nothing.
     """
 
