@@ -35,7 +35,8 @@ def bootstrap_floor(real: np.ndarray, count: int, seed: int = 0) -> tuple[float,
 
     It is what a perfect generator would get at this count.
     """
-    from hastezoo.evaluation.metrics import Moments, frechet_distance
+    from hastezoo.evaluation.metrics import frechet_distance
+    from hastezoo.evaluation.statistics import Moments
 
     random, whole = np.random.default_rng(seed), Moments.of(real)
     distances = [
@@ -49,7 +50,8 @@ def measure(pipeline: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from sklearn.svm import SVC
 
     from hastezoo.data import digits
-    from hastezoo.evaluation.metrics import Moments, frechet_distance
+    from hastezoo.evaluation.metrics import frechet_distance
+    from hastezoo.evaluation.statistics import Moments
 
     (train, train_labels), (test, test_labels), (real, _) = (digits.load(split) for split in ("train", "test", "all"))
     judge = SVC(gamma=0.001).fit(train, train_labels)

@@ -67,7 +67,7 @@ class Judge:
         from sklearn.svm import SVC
 
         from hastezoo.data import digits
-        from hastezoo.evaluation.metrics import Moments
+        from hastezoo.evaluation.statistics import Moments
 
         images, labels = digits.load("train")
         self.classifier = SVC(gamma=0.001).fit(images, labels)
@@ -78,7 +78,8 @@ class Judge:
         import torch
 
         from hastezoo.data import digits
-        from hastezoo.evaluation.metrics import Moments, frechet_distance
+        from hastezoo.evaluation.metrics import frechet_distance
+        from hastezoo.evaluation.statistics import Moments
         from hastezoo.pipeline import Pipeline
         from hastezoo.zoo.registry import find_card
 

@@ -119,10 +119,10 @@ def create_run(kind: str, plan: Plan, out: Path, *, resumed: bool = False) -> Ru
 
     from hastezoo.alignment.holistic import HolisticAlignment
     from hastezoo.models.registry import create_model
+    from hastezoo.processes import Processes
     from hastezoo.sampling.interpolants import Linear
     from hastezoo.training.config import TrainConfig
     from hastezoo.training.objective import Objective
-    from hastezoo.training.processes import Processes
     from hastezoo.training.run import Run
 
     torch.manual_seed(0)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from hastezoo.alignment.holistic import HolisticAlignment
     from hastezoo.pipeline import Pipeline
+    from hastezoo.processes import Processes
     from hastezoo.training.loop import Hook
-    from hastezoo.training.processes import Processes
 
 SHIPPED_NAME = "digits-vit"  # stands for the teacher beside the recipes, wherever they are installed
 TAU = 500  # steps with alignment; docs/haste-on-a-laptop.md shows how it was found

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from hastezoo.alignment.holistic import HolisticAlignment
     from hastezoo.pipeline import Pipeline
+    from hastezoo.processes import Processes
     from hastezoo.training.loop import Hook
-    from hastezoo.training.processes import Processes
     from hastezoo.training.run import Run
     from hastezoo.training.samples import Samples
 

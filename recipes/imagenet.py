@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from hastezoo.alignment.holistic import HolisticAlignment
     from hastezoo.data.manifest import Manifest
     from hastezoo.pipeline import Pipeline
+    from hastezoo.processes import Processes
     from hastezoo.training.loop import Hook
-    from hastezoo.training.processes import Processes
 
 IMAGENET_SAMPLES, IMAGENET_CLASSES = 1_281_167, 1000  # of the training set
 FAMILIAR = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes that grids of samples show

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hastezoo.alignment.holistic import HolisticAlignment
+    from hastezoo.processes import Processes
     from hastezoo.training.loop import Hook
-    from hastezoo.training.processes import Processes
     from hastezoo.training.record import RunRecord
     from hastezoo.training.samples import Samples
 
@@ -98,11 +98,11 @@ def run(
         UserError: If the settings do not fit, the folder cannot be written, or the loss is not finite.
     """
     from hastezoo.devices import find_device
+    from hastezoo.processes import join_processes, leave_processes
     from hastezoo.sampling.interpolants import Linear
     from hastezoo.training.checkpoints import Checkpoints, check_origin, fork
     from hastezoo.training.loop import train
     from hastezoo.training.objective import Objective
-    from hastezoo.training.processes import join_processes, leave_processes
 
     settings: Any = config
     processes, new, held = join_processes(find_device(device)), False, ExitStack()

@@ -22,6 +22,7 @@ HEAVY = (
     "datasets",
     "pyarrow",
     "tensorboard",
+    "torch_fidelity",
 )
 
 # From the design: a room may import itself, the ground floor, and what is named here.
@@ -32,14 +33,35 @@ BELOW: dict[str, set[str]] = {
     "autoencoders": set(),
     "devices": set(),
     "conditioning": set(),
+    "processes": set(),
     "zoo": {"models", "sampling", "autoencoders", "conditioning", "devices"},
     "alignment": {"models", "devices"},
     "data": {"autoencoders", "conditioning", "devices", "models", "sampling"},
-    "evaluation": {"data", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
+    "evaluation": {
+        "pipeline",
+        "processes",
+        "data",
+        "zoo",
+        "autoencoders",
+        "conditioning",
+        "models",
+        "sampling",
+        "devices",
+    },
     "loading": {"zoo", "autoencoders", "conditioning", "models", "sampling"},
     "pipeline": {"loading", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices"},
     "job": {"pipeline", "zoo", "autoencoders", "conditioning", "sampling"},
-    "training": {"data", "zoo", "autoencoders", "conditioning", "models", "sampling", "devices", "alignment"},
+    "training": {
+        "processes",
+        "data",
+        "zoo",
+        "autoencoders",
+        "conditioning",
+        "models",
+        "sampling",
+        "devices",
+        "alignment",
+    },
 }
 STRICT = {"models", "sampling"}  # these import nothing else of hastezoo, not even the ground floor
 

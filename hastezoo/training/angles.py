@@ -10,8 +10,8 @@ from torch import Tensor
 from hastezoo.alignment.config import TerminationConfig
 from hastezoo.data.batch import Batch
 from hastezoo.data.order import generator, permutation
+from hastezoo.processes import Processes
 from hastezoo.training.objective import Draws, Objective
-from hastezoo.training.processes import Processes
 from hastezoo.training.samples import Samples
 from hastezoo.training.student import Student
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import nn
 
+from hastezoo.processes import Processes
 from hastezoo.training.config import TrainConfig
 from hastezoo.training.feeding import batches, check_batch, known_errors
 from hastezoo.training.objective import Objective
-from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
 from hastezoo.training.samples import Samples
 from hastezoo.training.tracking import TrainingBar

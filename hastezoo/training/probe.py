@@ -11,10 +11,10 @@ from hastezoo.alignment.progress import attention_divergence, cknna
 from hastezoo.alignment.teachers import Lesson
 from hastezoo.data.order import generator, permutation
 from hastezoo.models.taps import Captured, Taps
+from hastezoo.processes import Processes
 from hastezoo.sampling import interpolants
 from hastezoo.training.angles import gradient_cosines
 from hastezoo.training.loop import Hook
-from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
 from hastezoo.training.samples import Samples
 

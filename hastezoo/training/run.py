@@ -17,12 +17,12 @@ from hastezoo.alignment.holistic import HolisticAlignment
 from hastezoo.data.batch import Batch
 from hastezoo.data.order import generator, process_slice
 from hastezoo.errors import UserError
+from hastezoo.processes import Processes
 from hastezoo.training.angles import gradient_cosines
 from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.training.config import TrainConfig
 from hastezoo.training.ema import Ema
 from hastezoo.training.objective import Draws, Objective, draw
-from hastezoo.training.processes import Processes
 from hastezoo.training.samples import Samples
 from hastezoo.training.student import Student
 from hastezoo.training.trackers import create_trackers

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hastezoo.files import atomic_write
-from hastezoo.training.processes import Processes
+from hastezoo.processes import Processes
 
 
 class JsonLines:

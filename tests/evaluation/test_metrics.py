@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 
 from hastezoo.data import digits
-from hastezoo.evaluation.metrics import Moments, frechet_distance
+from hastezoo.evaluation.metrics import frechet_distance
+from hastezoo.evaluation.statistics import Moments
 from tests.conftest import GOLDEN
 
 

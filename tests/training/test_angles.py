@@ -11,11 +11,11 @@ from hastezoo.alignment.losses import attention_alignment
 from hastezoo.data.digits import Digits
 from hastezoo.data.order import generator, permutation
 from hastezoo.models.registry import create_model
+from hastezoo.processes import Processes
 from hastezoo.recipes.digits import ARMS, align
 from hastezoo.sampling.interpolants import Linear
 from hastezoo.training.angles import gradient_cosines
 from hastezoo.training.objective import Draws, Objective
-from hastezoo.training.processes import Processes
 from hastezoo.training.student import Student
 
 CPU = torch.device("cpu")

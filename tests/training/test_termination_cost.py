@@ -15,11 +15,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from hastezoo.data.digits import Digits
 from hastezoo.models.registry import create_model
+from hastezoo.processes import Processes
 from hastezoo.recipes.digits import ARMS, DigitsConfig, align
 from hastezoo.sampling.interpolants import Linear
 from hastezoo.training.config import configure
 from hastezoo.training.objective import Objective
-from hastezoo.training.processes import Processes
 from hastezoo.training.run import Run
 
 SMALL = ["model.depth=3", "model.width=32", "model.heads=2", "train.steps=9", "train.batch_size=16"]

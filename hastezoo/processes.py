@@ -56,6 +56,17 @@ def join_processes(device: torch.device) -> Processes:
     return Processes(dist.get_rank(), count, device)
 
 
+def share_of_processes(device: torch.device) -> Processes:
+    """This process among those of torchrun, for work that is shared out by number: they need not talk to each other."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes(0, 1, device)
+    _end_with_launcher()
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return Processes(int(os.environ["RANK"]), count, device)
+
+
 def _end_with_launcher() -> None:
     """End when torchrun is killed: its workers would train on unseen, beside those that the next command starts."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
