@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hastezoo.cli.errors import reporting_errors
+from hastezoo.cli.options import device_options, model_options, overrides, protocol_options
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT
 
@@ -78,12 +79,6 @@ def _seeds(options: dict[str, Any]) -> list[int]:
     return list(range(first, first + number))
 
 
-def _overrides(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the protocol that were given."""
-    keys = ("solver", "steps", "cfg", "interval", "channels", "diffusion", "last_step", "start")
-    return {key: options[key] for key in keys if options[key] is not None}
-
-
 def _check_file_alone(context: click.Context) -> None:
     given = [name for name in FROM_FILE if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
@@ -114,7 +109,7 @@ def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> R
     classes = [find_label(one, pipeline.names) for one in options["classes"]]
     if len(set(classes)) < len(classes):
         raise UserError(f"--class names class {max(classes, key=classes.count)} twice")
-    protocol = pipeline.protocol(options["protocol"], **_overrides(options))
+    protocol = pipeline.protocol(options["protocol"], **overrides(options))
     labels = [label for label in classes for _ in seeds] or pipeline.labels(None, seeds)
     weights = options["weights"]
     return Request(
@@ -163,9 +158,7 @@ def _default_folder(request: Request, batch_size: str) -> Path:
 
 @click.command("sample")
 @click.option("--model", default=DEFAULT_CHECKPOINT, show_default=True, help="Checkpoint; `hastezoo list` shows all.")
-@click.option("--weights", metavar="FILE|hub:REPO", help="Weights of your own: a file, or hub:owner/repo[@rev][:file].")
-@click.option("--vae", metavar="VAE", help="Autoencoder of a latent model: ema, mse, a folder, owner/name.")
-@click.option("--vae-tiling", is_flag=True, help="Decode in tiles, for images that do not fit the memory.")
+@model_options
 @click.option(
     "--class",
     "classes",
@@ -177,20 +170,9 @@ def _default_folder(request: Request, batch_size: str) -> Path:
 @click.option("--seed", type=int, help="First seed.  [default: 0]")
 @click.option("--seeds", metavar="LIST", help="Seeds by name instead, such as 0-15,40.")
 @click.option("--protocol", metavar="NAME", help="A named protocol instead of the card's, such as haste.")
-@click.option("--solver", help="euler, heun, dopri5, euler-maruyama, stochastic-heun.")
-@click.option("--steps", type=int, help="Integration steps.")
-@click.option("--cfg", type=float, help="Scale of classifier-free guidance; 1 is none.")
-@click.option(
-    "--interval", type=float, nargs=2, metavar="LOW HIGH", help="Guide only where LOW <= t <= HIGH; t = 0 is data."
-)
-@click.option("--channels", type=int, help="Guide only the first so many channels (original SiT: 3).")
-@click.option("--diffusion", help="Of the SDE solvers: linear, sigma, sbdm, constant.")
-@click.option("--last-step", help="Of the SDE solvers: mean, euler, tweedie, none.")
-@click.option("--start", type=float, help="First time, below 1 for sbdm.")
+@protocol_options
 @click.option("--batch-size", default="auto", show_default=True, help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="float32", show_default=True, help="Of the network: float32, bfloat16, float16.")
-@click.option("--compile", is_flag=True, help="Run the network through torch.compile; pays off for many images.")
+@device_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: outputs/MODEL-SETTINGS]")
 @click.option(
     "--format",
