@@ -23,6 +23,7 @@ from hastezoo.training.config import OptimizerConfig, TrainConfig, configure
 
 from . import running
 from .digits_teacher import SHIPPED
+from .evaluating import EvaluationConfig, quick_fid
 from .hooks import diagnoses, sample_grids
 from .running import Parts, create, recipe_options
 
@@ -66,6 +67,7 @@ class DigitsConfig(BaseModel):
         architecture, model: Registered name and the values that override its own.
         train: The loop's settings.
         alignment: With which teacher and how; None for a plain model.
+        evaluation: A quick distance of raw pixels while it trains.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,6 +81,7 @@ class DigitsConfig(BaseModel):
         ema_decay=0.999,
     )
     alignment: AlignmentConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig(images=1000, reference="digits", features="pixels", steps=25)
 
 
 def align(config: AlignmentConfig, model: nn.Module, device: torch.device) -> HolisticAlignment:
@@ -91,8 +94,8 @@ def align(config: AlignmentConfig, model: nn.Module, device: torch.device) -> Ho
     return create_alignment(config, model, device)
 
 
-def _grids(out: Path, config: DigitsConfig, processes: Processes) -> Hook:
-    """Five of each digit."""
+def _pictures(out: Path, config: DigitsConfig, processes: Processes) -> list[Hook]:
+    """Grids of five of each digit, and what is measured of others."""
     import torch
 
     from hastezoo.pipeline import Pipeline
@@ -102,7 +105,8 @@ def _grids(out: Path, config: DigitsConfig, processes: Processes) -> Hook:
         return Pipeline(network, find_card(PLAIN), device=processes.device, dtype=torch.float32)
 
     labels = [label for label in range(10) for _ in range(5)]
-    return sample_grids(out, config.train.sample_every, pipeline_of, labels, list(range(5)) * 10, columns=5)
+    grids = sample_grids(out, config.train.sample_every, pipeline_of, labels, list(range(5)) * 10, columns=5)
+    return [grids, *quick_fid(config.evaluation, pipeline_of, "digits-nocfg", str(processes.device))]
 
 
 def assemble(checkpoint: str, config: DigitsConfig, out: Path, processes: Processes) -> Parts:
@@ -133,7 +137,7 @@ def assemble(checkpoint: str, config: DigitsConfig, out: Path, processes: Proces
     def hooks() -> list[Hook]:
         measured = (config.alignment or HASTE).model_copy(update={"attention_weight": 0.5})
         looks = diagnoses(config.train, lambda: align(measured, model, processes.device), samples, processes)
-        return [_grids(out, config, processes), *looks]
+        return [*_pictures(out, config, processes), *looks]
 
     return Parts(model, samples, alignment, record, hooks)
 

@@ -19,6 +19,7 @@ from hastezoo.zoo.card import Autoencoder, Card
 from hastezoo.zoo.registry import find_card, package_cards
 
 from . import running
+from .evaluating import EvaluationConfig, quick_fid
 from .published import published
 from .running import Parts, create
 
@@ -76,6 +77,7 @@ class ImagenetConfig(_Strict):
         train: The loop's settings.
         alignment: With which teacher and how; None for a plain model.
         grid: The grids of samples.
+        evaluation: A quick FID while it trains; against ImageNet, or other data's own images, unless told otherwise.
     """
 
     architecture: str
@@ -84,6 +86,7 @@ class ImagenetConfig(_Strict):
     train: TrainConfig
     alignment: AlignmentConfig | None = None
     grid: GridConfig = GridConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 def checkpoints(recipe: str) -> dict[str, Card]:
@@ -204,7 +207,7 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
     scale, bias = base.autoencoder.scale, base.autoencoder.bias
     samples = Prepared(config.data.path, scale=scale, bias=bias, flip=config.data.flip)
     card = described(base, config, samples.manifest)
-    drawing = config.train.sample_every > 0 and processes.main
+    drawing = (config.train.sample_every > 0 or config.evaluation.every > 0) and processes.main
     model = create(config)
     if drawing:
         _check_vae(card, model)
@@ -228,7 +231,7 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
     def hooks() -> list[Hook]:
         measured = measured_by(base, config)
         looks = diagnoses(config.train, lambda: align(measured, model, processes), samples, processes)
-        return ([_grids(card, config, out, len(classes), processes)] if drawing else []) + looks
+        return (_pictures(card, config, out, samples.manifest, processes) if drawing else []) + looks
 
     return Parts(model, samples, alignment, record, hooks)
 
@@ -265,7 +268,8 @@ def _check_vae(card: Card, model: Any) -> None:
         ) from None
 
 
-def _grids(card: Card, config: ImagenetConfig, out: Path, classes: int, processes: Processes) -> Hook:
+def _pictures(card: Card, config: ImagenetConfig, out: Path, manifest: Manifest, processes: Processes) -> list[Hook]:
+    """Grids of samples, and what is measured of others."""
     import torch
 
     from hastezoo.conditioning.labels import ClassList
@@ -273,17 +277,24 @@ def _grids(card: Card, config: ImagenetConfig, out: Path, classes: int, processe
 
     from .hooks import sample_grids
 
+    classes = len(manifest.classes)
+
     def pipeline_of(network: nn.Module) -> Pipeline:
         numbered = ClassList(tuple((str(label),) for label in range(classes)))
         return Pipeline(network, card, device=processes.device, dtype=torch.float32, names=numbered)
 
     shown = FAMILIAR if classes == IMAGENET_CLASSES else tuple(range(min(classes, len(FAMILIAR))))
     count = config.grid.images
-    return sample_grids(
+    grids = sample_grids(
         out, config.train.sample_every, pipeline_of,
         [shown[index % len(shown)] for index in range(count)], [index // len(shown) for index in range(count)],
         columns=min(len(shown), count), steps=config.grid.steps,
     )  # fmt: skip
+    reference = config.evaluation.reference or (
+        f"imagenet{manifest.resolution}" if has_imagenet_labels(manifest) else str(config.data.path)
+    )
+    evaluation = config.evaluation.model_copy(update={"reference": reference})
+    return [grids, *quick_fid(evaluation, pipeline_of, card.protocol, str(processes.device))]
 
 
 def run(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, **options: Any) -> bool:

@@ -17,9 +17,12 @@ COMMANDS = {
     "import": "Take a file of weights into the local store, converting it.",
     "verify": "Check a checkpoint's weights: bytes, shapes, finite numbers.",
     "cache": "What the local store holds; remove from it.",
+    "eval-fid": "Measure a checkpoint or images: FID, sFID, IS, precision, recall, KID.",
     "prepare": "Make a data set for training from images.",
     "inspect": "What a prepared data set holds, and whether it is sound.",
+    "compare": "Two or more evaluations side by side.",
     "diagnose": "How a run's losses, gradients and alignment went, as a picture.",
+    "reference": "What samples are held against: statistics of real images, made or looked at.",
     "export": "A run's result as a checkpoint of your own, with a card.",
     "push": "Publish a checkpoint on the Hugging Face Hub.",
 }

@@ -82,6 +82,7 @@ def create_extractor(name: str, *, weights: Path | None = None, device: str = "a
     Raises:
         UserError: If there is no such extractor, or its weights are not to be had or are not what they should be.
     """
+    check_extractor(name)
     if name == "pixels":
         if weights is not None:
             raise UserError(f"pixels have no weights; leave out {weights}")
@@ -90,10 +91,19 @@ def create_extractor(name: str, *, weights: Path | None = None, device: str = "a
         from hastezoo.evaluation.inception import Inception
 
         return Inception.from_file(weights, device=device)
-    if name == "dinov2":
-        from hastezoo.evaluation.dinov2 import Dinov2
+    from hastezoo.evaluation.dinov2 import Dinov2
 
-        return Dinov2.from_pretrained(weights, device=device)
+    return Dinov2.from_pretrained(weights, device=device)
+
+
+def check_extractor(name: str) -> None:
+    """Refuse what is no extractor.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    if name in EXTRACTORS:
+        return
     near = nearest(name, EXTRACTORS, 1)
     raise UserError(
         f"unknown features {name!r}: one of {', '.join(EXTRACTORS)}" + (f"; nearest: {near[0]}" if near else "")

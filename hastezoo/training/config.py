@@ -88,7 +88,7 @@ _FREE = (
     "steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at", "milestone_every",
     "accumulation", "activation_checkpointing", "workers", "trackers",
 )  # fmt: skip
-FREE_ON_RESUME = {*(f"train.{name}" for name in _FREE), "data.path", "grid"}
+FREE_ON_RESUME = {*(f"train.{name}" for name in _FREE), "data.path", "grid", "evaluation"}
 
 RUN_FILES = (
     "config.json", "run.json", "metrics.jsonl", "alignment.jsonl", "diagnostics.jsonl", "evaluations.jsonl",

@@ -6,15 +6,15 @@ import math
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from hastezoo.training.history import DENOISING, TOTAL, Metrics
 from hastezoo.training.record import read_json
 from hastezoo.zoo.card import Result
-
-# Metrics of an evaluation in the order in which a card has them; the first is what tables show.
-METRICS = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "precision", "recall": "recall", "kid": "KID"}
+from hastezoo.zoo.metrics import FLOAT32, KEYS, metric_name
+from hastezoo.zoo.overrides import overridden, setting
 
 
 class _Record(BaseModel):
@@ -26,10 +26,18 @@ class _Value(_Record):
     error: float | None = None
 
 
+class _Reference(_Record):
+    name: str = ""
+
+
 class _Conditions(_Record):
     protocol: str | None = None
+    sampling: dict[str, Any] | None = None
+    labels: Literal["random", "balanced"] | None = None
     count: int | None = None
     step: int | None = None
+    features: str = "inception"
+    reference: _Reference | None = None
 
 
 class _Evaluation(_Record):
@@ -78,22 +86,34 @@ def evaluated(run: Path, step: int | None, *, newest: bool) -> list[Result]:
             warnings.warn(f"{path} is not of the weights that are exported, and left out", stacklevel=2)
             continue
         known = {name.lower(): one for name, one in evaluation.metrics.items() if one is not None}
+        # The same precision and recall by exact distances: nobody publishes it.
+        known = {name: one for name, one in known.items() if not name.endswith(FLOAT32)}
         found += [(name, path.name, one, evaluation.settings) for name, one in known.items()]
-    order = list(METRICS)
-    found.sort(key=lambda one: order.index(one[0]) if one[0] in METRICS else len(order))
-    return [
-        Result(
-            metric=METRICS.get(name, name),
-            value=one.value,
-            kind="measured",
-            source=f"evaluations/{file} of the run",
-            protocol=settings.protocol or "",
-            count=settings.count,
-            note="" if one.error is None else f"error {one.error:g}",
-        )
-        for name, file, one, settings in found
-        if one.value is not None and math.isfinite(one.value)
-    ]
+    found.sort(key=lambda one: KEYS.index(one[0]) if one[0] in KEYS else len(KEYS))
+    return [_result(*one) for one in found if one[2].value is not None and math.isfinite(one[2].value)]
+
+
+def _result(name: str, file: str, one: _Value, settings: _Conditions) -> Result:
+    """A metric as a card has it, told by its features: a distance of pixels is no FID."""
+    changed = overridden(settings.sampling, settings.protocol)
+    notes = [f"with {', '.join(setting(key, value) for key, value in changed.items())}"] if changed else []
+    notes += [] if one.error is None else [f"error {one.error:g}"]
+    assert one.value is not None
+    return Result(
+        metric=metric_name(name, settings.features),
+        value=one.value,
+        kind="measured",
+        source=f"evaluations/{file} of the run",
+        # TOML has no null, so that a card cannot say of a setting that it was unset; then it names no protocol.
+        protocol="" if None in changed.values() else settings.protocol or "",
+        overrides={} if None in changed.values() else changed,
+        count=settings.count,
+        note="; ".join(notes),
+        key=cast(Any, name if name in KEYS else ""),
+        features=settings.features if name in KEYS else "",
+        reference=settings.reference.name if settings.reference else "",
+        labels=settings.labels or "",
+    )
 
 
 def _is_of(settings: _Conditions, step: int | None, newest: bool) -> bool:

@@ -103,8 +103,17 @@ class Result(_Strict):
     """One number, and where it is from.
 
     Attributes:
+        metric: What it is, for people.
         short: The metric's name in tables.
         kind: `measured` by `source`, a command of this repository, or `reported` by `source`, a publication.
+        protocol: Of `protocols.toml`; empty where the source does not state it.
+        overrides: Settings of that protocol which the figure was taken with otherwise.
+        count: Samples; where None, the protocol's.
+        key: What it is, for an evaluation that looks for what to expect; empty where no evaluation measures it.
+        features: Of which network, or pixels; inception unless told, where there is a key.
+        reference: The named reference it was taken against: imagenet256, imagenet512, coco256-val, digits.
+        step: Training step of the weights it is of, where that is not the card's.
+        labels: How labels were drawn; empty where the source does not state it, so that the protocol says it.
     """
 
     metric: str
@@ -113,8 +122,21 @@ class Result(_Strict):
     kind: Literal["measured", "reported"]
     source: str
     protocol: str = ""
+    overrides: dict[str, Any] = {}
     count: int | None = None
     note: str = ""
+    key: Literal["", "fid", "sfid", "is", "precision", "recall", "kid"] = ""
+    features: str = ""
+    reference: str = ""
+    step: int | None = Field(None, gt=0)
+    labels: Literal["", "random", "balanced"] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_inception(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("key") and not values.get("features"):
+            return {**values, "features": "inception"}
+        return values
 
 
 class Card(_Strict):

@@ -49,7 +49,7 @@ def test_what_is_counted_is_the_same_loss(heads: HeadPairing) -> None:
 
 @pytest.mark.parametrize("heads", PAIRINGS)
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("tokens", [256, 1024])
+@pytest.mark.parametrize("tokens", [256, 512])
 def test_no_allocation_is_as_large_as_the_maps_of_an_image(tokens: int, batch: int, heads: HeadPairing) -> None:
     """heads x N^2 floats, however large the batch; and the count does see maps where they are formed."""
     maps = 4 * PAIRED * tokens**2
@@ -60,8 +60,8 @@ def test_no_allocation_is_as_large_as_the_maps_of_an_image(tokens: int, batch: i
 @pytest.mark.parametrize("heads", PAIRINGS)
 def test_memory_grows_as_the_tokens_do(heads: HeadPairing) -> None:
     """Twice the tokens take about twice the memory, where maps take four times as much."""
-    ours = {tokens: allocations(step(attention_alignment, heads, tokens)).peak for tokens in (1024, 2048)}
-    obvious = {tokens: allocations(step(naive, heads, tokens)).peak for tokens in (512, 1024)}
-    assert 1.5 < ours[2048] / ours[1024] < 2.5
-    assert obvious[1024] / obvious[512] > 3.5
-    assert ours[1024] < obvious[1024] / 8
+    ours = {tokens: allocations(step(attention_alignment, heads, tokens)).peak for tokens in (512, 1024)}
+    obvious = {tokens: allocations(step(naive, heads, tokens)).peak for tokens in (256, 512)}
+    assert 1.5 < ours[1024] / ours[512] < 2.5
+    assert obvious[512] / obvious[256] > 3.5
+    assert ours[1024] < obvious[512] / 2, "an eighth of what maps take, which at 1024 tokens is four times as much"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,10 @@ from hastezoo.recipes.digits import ARMS, DigitsConfig, run
 from hastezoo.training.config import configure
 from tests.training.test_resume import assert_same, final
 
+# 1437 digits in batches of 120: the twelfth step takes its last images from the second epoch. Most of the time is the
+# teacher's, which looks at every image.
 SMALL = [
-    "model.depth=3", "model.width=32", "model.heads=2", "train.batch_size=200", "train.ema_decay=0.9",
+    "model.depth=3", "model.width=32", "model.heads=2", "train.batch_size=120", "train.ema_decay=0.9",
     "train.sample_every=0", "train.log_every=2", "train.checkpoint_every=5", "train.optimizer.warmup_steps=6",
     "alignment.feature_layer=2", "alignment.attention_pairs=[[1, 2], [2, 3]]", "alignment.projector_width=16",
 ]  # fmt: skip
@@ -88,56 +87,6 @@ def test_stop_and_resume_bit_for_bit(unbroken: dict[str, Path], tmp_path: Path, 
     train(tmp_path / "run", stop, end)
     assert_same(train(tmp_path / "run", 20, end), final(unbroken[end]))
     assert lines(tmp_path / "run" / "alignment.jsonl") == lines(unbroken[end] / "alignment.jsonl")
-
-
-TWO = """
-import sys
-from pathlib import Path
-import torch
-from hastezoo.training import processes
-from tests.training.test_alignment_run import train
-
-joined = processes.join_processes(torch.device("cpu"))  # once: a group that was left is not joined again
-leave = processes.leave_processes
-processes.join_processes, processes.leave_processes = lambda device: joined, lambda: None
-for end in ("step", "gradient"):
-    train(Path(sys.argv[1]) / f"whole {end}", 15, end)
-    train(Path(sys.argv[1]) / f"broken {end}", 3, end)
-    train(Path(sys.argv[1]) / f"broken {end}", 15, end)
-leave()
-"""
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of 15 steps over gloo: in one go, and stopped before alignment ends and going on across it."""
-    out = tmp_path_factory.mktemp("two")
-    script = out / "two.py"
-    script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([*launch, str(out)], check=True, timeout=240, env=environment, capture_output=True)
-    return out
-
-
-@pytest.mark.parametrize("end", ["step", "gradient"])
-def test_two_processes_resume_bit_for_bit(two_processes: Path, end: str) -> None:
-    whole = final(two_processes / f"whole {end}")
-    assert_same(final(two_processes / f"broken {end}"), whole)
-    assert whole["alignment"]["ended_at"] == ENDED[end]
-
-
-@pytest.mark.parametrize("end", ["step", "gradient"])
-def test_two_processes_take_the_steps_of_one(two_processes: Path, tmp_path: Path, end: str) -> None:
-    whole, alone = final(two_processes / f"whole {end}"), train(tmp_path / "alone", 15, end)
-    for name, value in alone["model"].items():
-        apart = (whole["model"][name] - value).abs()
-        if name.endswith("qkv.bias"):  # softmax does not see the keys' bias: its gradient is noise, which Adam enlarges
-            apart = apart.view(3, -1)[[0, 2]]
-        assert apart.max() < 5e-5, name
-    looks = ([seen["cosines"] for seen in state["alignment"]["history"]] for state in (whole, alone))
-    for ours, wanted in zip(*looks, strict=True):
-        assert ours == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_fork_is_the_run_that_ends_there(unbroken: dict[str, Path], tmp_path: Path) -> None:

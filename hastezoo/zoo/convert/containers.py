@@ -65,19 +65,43 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: If it is not readable, asks for code, or holds no state dict.
     """
+    content, container = read_content(path)
+    try:
+        return unwrap(content, container)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_content(path: Path) -> tuple[Any, str]:
+    """What a foreign file holds, whatever it is, memory-mapped; and the kind of file, in words.
+
+    Raises:
+        UserError: If it is not readable, or asks for code.
+    """
     if path.is_dir():
         raise UserError(f"{path} is a folder; name the file of weights in it")
     try:
         with path.open("rb") as stream:
-            start = stream.read(9)
+            start = stream.read(64)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     try:
+        _refuse_stand_in(start)
         if start[8:9] == b"{":
-            return unwrap(_read_safetensors(path), "safetensors")
-        return unwrap(_read_pickle(path), "torch pickle" if zipfile.is_zipfile(path) else "old torch pickle")
+            return _read_safetensors(path), "safetensors"
+        return _read_pickle(path), "torch pickle" if zipfile.is_zipfile(path) else "old torch pickle"
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _refuse_stand_in(start: bytes) -> None:
+    """Name what often lies where weights should be."""
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError("is a pointer of git LFS, not the weights; fetch them with `git lfs pull`")
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(
+            "is a web page, not weights: the link it was downloaded from is dead, or wants a person to click"
+        )
 
 
 def unwrap(loaded: Mapping[str, Any], container: str = "state dict") -> Checkpoint:

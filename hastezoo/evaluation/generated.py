@@ -1,0 +1,109 @@
+"""Images that are drawn while they are measured: a function of (checkpoint, protocol, seed, number), nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hastezoo.conditioning.labels import label_of_seed
+from hastezoo.errors import UserError
+
+if TYPE_CHECKING:
+    from hastezoo.pipeline import Pipeline
+    from hastezoo.sampling.protocol import Protocol
+
+Labels = Literal["random", "balanced"]
+LARGEST_SEED = 2**63 - 1
+
+
+class Generated:
+    """Image i is drawn with seed `seed + i`; its label is a function of (seed, i) too, so any process can draw it.
+
+    Args:
+        pipeline: Loaded.
+        protocol: How to draw; its `labels` says how labels are.
+        count: How many images.
+        seed: Of the first.
+
+    Raises:
+        UserError: If the seeds run out.
+    """
+
+    def __init__(self, pipeline: Pipeline, protocol: Protocol, *, count: int, seed: int = 0) -> None:
+        if not 0 <= seed <= LARGEST_SEED - count:
+            raise UserError(f"seed {seed} is not in 0..2**63 - 1 - {count}, so that every image has one of its own")
+        self.pipeline, self.protocol, self.count = pipeline, protocol, count
+        self.seeds = range(seed, seed + count)
+        self.labels: np.ndarray | None = evaluation_labels(protocol.labels, seed, count, pipeline.config.num_classes)
+        height, width = (side * pipeline.card.autoencoder.downsampling for side in pipeline.config.size)
+        channels = pipeline.config.in_channels if pipeline.card.autoencoder.kind == "identity" else 3
+        self.shape = (height, width, channels)
+        self.lossy: bool | None = False
+        self.description = f"drawn by {pipeline.card.name}"
+        self.identity = {
+            "model": pipeline.card.name,
+            "weights_sha256": pipeline.weights_sha256,
+            "vae_sha256": pipeline.autoencoder.sha256,
+            # The count is no setting of an image: more of them can be drawn later.
+            "protocol": json.dumps(protocol.model_dump(exclude={"count"}), sort_keys=True),
+            "seed": str(seed),
+            "dtype": str(pipeline.dtype).removeprefix("torch."),
+        }
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Draw images start..stop - 1 as one batch."""
+        assert self.labels is not None
+        labels = self.labels[start:stop].tolist()
+        return self.pipeline.draw(labels, self.seeds[start:stop], self.protocol).pixels
+
+
+def evaluation_labels(kind: Labels, seed: int, count: int, classes: int) -> np.ndarray:
+    """The labels of an evaluation, int64 (count,).
+
+    Args:
+        kind: `random`: uniform, the label that `hastezoo sample --seed` would draw. `balanced`: each run of `classes`
+            images has every class once, in an order of its own, so that every split of the Inception Score is mixed.
+        seed: Of the first image.
+        count: How many.
+        classes: How many there are.
+    """
+    if kind == "random":
+        return np.array([label_of_seed(seed + index, classes) for index in range(count)], np.int64)
+    blocks = [_shuffled(seed, block, classes) for block in range(-(-count // classes))]
+    return np.concatenate(blocks)[:count]
+
+
+def _shuffled(seed: int, block: int, classes: int) -> np.ndarray:
+    """All classes in an order that stays the same with every version of every library."""
+    keys = [hashlib.sha256(f"hastezoo balanced {seed} {block} {label}".encode()).digest() for label in range(classes)]
+    return np.array(sorted(range(classes), key=keys.__getitem__), np.int64)
+
+
+def settings_of(images: Generated, protocol: str, *, weights: str | None = None) -> dict[str, Any]:
+    """How the images come about, as a result records it.
+
+    Args:
+        images: Drawn with `protocol`.
+        protocol: Its name; what was changed of it shows against that name's own settings.
+        weights: What was named instead of the card's.
+    """
+    pipeline = images.pipeline
+    return {
+        "model": pipeline.card.name,
+        "weights": weights,
+        "weights_sha256": pipeline.weights_sha256,
+        "step": pipeline.card.steps if weights is None else None,
+        "samples": None,
+        "protocol": protocol,
+        "sampling": images.protocol.model_dump(mode="json"),
+        "labels": images.protocol.labels,
+        "seed": images.seeds.start,
+        "rounding": images.protocol.rounding,
+        "dtype": images.identity["dtype"],
+        "compile": pipeline.compiled,
+        "vae": pipeline.autoencoder.source or None,
+        "vae_sha256": pipeline.autoencoder.sha256 or None,
+    }
