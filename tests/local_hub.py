@@ -83,6 +83,7 @@ class LocalHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: LocalHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or what follows the headers waits 40 ms for their acknowledgement
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -84,6 +84,7 @@ def test_installed_copy_holds_its_data(installed: Path, root: Path) -> None:
         "conditioning/classes/*.json",
         "data/*.json",
         "training/*.toml",
+        "evaluation/references/*.toml",
         "recipes/*.toml",
     ):
         home = root if pattern.startswith("recipes/") else root / "hastezoo"

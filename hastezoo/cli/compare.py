@@ -13,8 +13,8 @@ from hastezoo.cli.errors import reporting_errors
 from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
-    from hastezoo.evaluation.comparison import Comparison, Difference
-    from hastezoo.evaluation.result import EvaluationResult
+    from hastezoo.evaluation.results.comparison import Comparison, Difference
+    from hastezoo.evaluation.results.result import EvaluationResult
 
 LONGEST = 40  # characters of a setting's value
 
@@ -25,7 +25,7 @@ def _letter(index: int) -> str:
 
 
 def _described(result: EvaluationResult) -> str:
-    from hastezoo.evaluation.result import protocol_words
+    from hastezoo.evaluation.results.result import protocol_words
 
     settings = result.settings
     protocol = f", {protocol_words(settings).replace('`', '')}" if settings.protocol else ""
@@ -131,8 +131,8 @@ def command(files: tuple[Path, ...], plot: Path | None, markdown: bool, as_json:
 
     RESULT is a result.json of `hastezoo eval-fid`, or the folder that holds one.
     """
-    from hastezoo.evaluation.comparison import compare
-    from hastezoo.evaluation.result import markdown_table, read_result
+    from hastezoo.evaluation.results.comparison import compare
+    from hastezoo.evaluation.results.result import markdown_table, read_result
 
     if markdown and as_json:
         raise UserError("--markdown and --json are two forms of one answer; give one of them")
@@ -141,7 +141,7 @@ def command(files: tuple[Path, ...], plot: Path | None, markdown: bool, as_json:
     results = [read_result(file) for file in files]
     comparison = compare(results, [_letter(index) for index in range(len(files))])
     if plot is not None:
-        from hastezoo.evaluation.plots import curve
+        from hastezoo.evaluation.results.plots import curve
 
         curve(results, plot, [f"{name} {result.name}" for name, result in zip(comparison.names, results, strict=True)])
     if as_json:

@@ -103,8 +103,8 @@ def _check_existing_alone(context: click.Context) -> None:
 
 def _settle(options: dict[str, Any], card: Card | None) -> None:
     """What was not given is taken from the figure that the card states, so that the two can be compared."""
-    from hastezoo.evaluation.expected import stated
     from hastezoo.evaluation.extractors import check_extractor
+    from hastezoo.evaluation.results.expected import stated
 
     figure = stated(card, options["features"]) if card is not None else None
     by_reference = "pixels" if str(options["reference"] or "").partition("-")[0] == "digits" else "inception"
@@ -241,7 +241,7 @@ def _evaluate(
 ) -> None:
     from hastezoo.cli.evaluation import EvaluationBar, show
     from hastezoo.evaluation.references import load_reference
-    from hastezoo.evaluation.report import conclude
+    from hastezoo.evaluation.results.report import conclude
     from hastezoo.evaluation.run import check, evaluate
     from hastezoo.files import alone_in
 

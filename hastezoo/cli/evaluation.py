@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from hastezoo.evaluation.result import EvaluationResult
+    from hastezoo.evaluation.results.result import EvaluationResult
     from hastezoo.evaluation.run import Plan
 
 
@@ -79,7 +79,7 @@ class EvaluationBar:
 def show(result: EvaluationResult, files: list[Path], seconds: float) -> None:
     """The numbers, what they were expected to be, and where everything is."""
     from hastezoo.cli.tables import print_table
-    from hastezoo.evaluation.result import footnotes, table_rows
+    from hastezoo.evaluation.results.result import footnotes, table_rows
 
     print_table(table_rows(result), right=("value", "error", "expected"))
     for line in footnotes(result):

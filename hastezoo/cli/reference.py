@@ -46,8 +46,8 @@ def build_command(source: str, out: Path, **options: Any) -> None:
     SOURCE is an npz with images in arr_0, a folder of images, a prepared data set, digits, or a published reference,
     whose images are then looked at once and for all.
     """
-    from hastezoo.evaluation.building import build_reference
     from hastezoo.evaluation.extractors import create_extractor
+    from hastezoo.evaluation.references.building import build_reference
 
     weights = _weights(options)
     extractor = create_extractor(options["features"], weights=weights, device=options["device"])
@@ -102,7 +102,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 @reporting_errors
 def info_command(reference: str, as_json: bool) -> None:
     """What a reference holds, and which metrics it allows; of a published one that is not here, where to get it."""
-    from hastezoo.evaluation.reference_info import describe_reference
+    from hastezoo.evaluation.references.info import describe_reference
 
     found = describe_reference(reference)
     if as_json:

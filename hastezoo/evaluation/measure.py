@@ -12,7 +12,7 @@ from hastezoo.evaluation import metrics as formulas
 from hastezoo.evaluation.extractors import POOL, SPATIAL, Extractor
 from hastezoo.evaluation.features import FeatureStore
 from hastezoo.evaluation.references import Reference
-from hastezoo.evaluation.result import Curve, Value
+from hastezoo.evaluation.results.result import Curve, Value
 from hastezoo.evaluation.statistics import Moments, RunningMoments
 
 METRICS = ("fid", "sfid", "is", "pr", "kid")

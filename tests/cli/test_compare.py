@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from hastezoo.cli.compare import _letter
 from hastezoo.cli.main import main
-from hastezoo.evaluation.result import markdown_table, read_result
-from tests.evaluation.results import DIGITS, REPA, write
+from hastezoo.evaluation.results.result import markdown_table, read_result
+from tests.evaluation.examples import DIGITS, REPA, write
 
 
 def run(*arguments: str | Path) -> Result:

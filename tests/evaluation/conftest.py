@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hastezoo.evaluation.inception import Inception
+from hastezoo.evaluation.extractors.inception import Inception
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hastezoo.evaluation.inception import COUNTERS, bare_network
+from hastezoo.evaluation.extractors.inception import COUNTERS, bare_network
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_what_is_missing_says_why(tmp_path: Path, store: FeatureStore, reference
 def test_fewer_samples_than_dimensions_are_refused(reference: Reference) -> None:
     widths = {POOL: 6, SPATIAL: 4}
     check_counts(6, reference, widths, METRICS)
-    with pytest.raises(UserError, match="5 samples are fewer than the 6 dimensions of the pool features.*--allow-few"):
+    with pytest.raises(UserError, match=r"5 samples are fewer than the 6 dimensions of the pool features.*--allow-few"):
         check_counts(5, reference, widths, METRICS)
     check_counts(5, reference, widths, ("sfid", "is", "pr", "kid"))
     few = replace(reference, count=3)

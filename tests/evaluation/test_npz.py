@@ -89,7 +89,7 @@ def test_archives_of_other_zip_programs(tmp_path: Path) -> None:
 READ = """
 import sys
 from pathlib import Path
-from hastezoo.evaluation.npz_images import NpzImages
+from hastezoo.evaluation.images.arrays import NpzImages
 images = NpzImages(Path(sys.argv[1]))
 total = 0
 for start in range(0, images.count if sys.argv[2] == "all" else 64, 64):

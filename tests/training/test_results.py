@@ -6,13 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from hastezoo.evaluation.expected import expected_for
+from hastezoo.evaluation.results.expected import expected_for
 from hastezoo.training.results import evaluated
 from hastezoo.zoo.card import Result
 from hastezoo.zoo.overrides import stated_protocol
 from hastezoo.zoo.registry import find_card, find_protocol
 from hastezoo.zoo.toml import to_toml
-from tests.evaluation.results import DIGITS, REPA, changed, write
+from tests.evaluation.examples import DIGITS, REPA, changed, write
 
 
 def exported(tmp_path: Path, **examples: dict[str, Any]) -> list[Result]:
