@@ -121,7 +121,7 @@ class Pipeline:
         self.card = card
         self.device, self.dtype = device, dtype
         self.weights_sha256 = weights_sha256
-        self.compiled = compile
+        self.compiled, self.vae_tiling = compile, vae_tiling
         self.config = cast(Any, network.config)
         network = network.to(device=device, dtype=dtype).eval()
         self.network: Any = torch.compile(network) if compile else network

@@ -56,6 +56,7 @@ def test_a_run_and_its_fork(benchmarks: tuple[Any, Any], tmp_path: Path, monkeyp
     settings = study.settings
     small = ["model.width=32", "model.depth=3", "train.log_every=4", "train.diagnose_every=6"]
     small += ["train.ema_decay=0.5", "train.optimizer.lr=0.01", "train.optimizer.warmup_steps=0"]
+    small += ["alignment.termination.images=100"]
     monkeypatch.setattr(study, "settings", lambda seed, tau: [*settings(seed, tau), *small])
     names = []
     for name, arm, seed, tau in study.runs((0,)):

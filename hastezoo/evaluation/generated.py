@@ -49,6 +49,7 @@ class Generated:
             "vae_sha256": pipeline.autoencoder.sha256,
             # The count is no setting of an image: more of them can be drawn later.
             "protocol": json.dumps(protocol.model_dump(exclude={"count"}), sort_keys=True),
+            **({"vae_tiling": "yes"} if pipeline.vae_tiling else {}),
             "seed": str(seed),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }
@@ -106,4 +107,5 @@ def settings_of(images: Generated, protocol: str, *, weights: str | None = None)
         "compile": pipeline.compiled,
         "vae": pipeline.autoencoder.source or None,
         "vae_sha256": pipeline.autoencoder.sha256 or None,
+        "vae_tiling": pipeline.vae_tiling,
     }

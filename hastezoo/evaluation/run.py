@@ -15,6 +15,7 @@ import numpy as np
 from hastezoo import __version__, pictures
 from hastezoo.errors import UserError
 from hastezoo.evaluation.extractors import Extractor, digest
+from hastezoo.evaluation.extractors.inception import SHA256 as INCEPTION_SHA256
 from hastezoo.evaluation.features import FeatureStore, Watcher, extract, wait
 from hastezoo.evaluation.images import Images, as_bytes
 from hastezoo.evaluation.measure import METRICS, Measured, check_counts, check_metrics, measure
@@ -111,12 +112,18 @@ def check(plan: Plan, reference: Reference) -> list[str]:
             )
     if not plan.allow_few:
         check_counts(plan.count, reference, widths, plan.metrics)
+    warned = []
+    if reference.stated and plan.extractor.identity.get("weights_sha256") != INCEPTION_SHA256:
+        warned.append(
+            f"the statistics in {reference.name} are of the Inception weights of 2015-12-05, and the samples' features "
+            "of another file: their distance says nothing about the images"
+        )
     if plan.images.lossy is not None and reference.lossy is not None and plan.images.lossy != reference.lossy:
         which = (
             ("the samples are", "the reference is") if plan.images.lossy else ("the reference is", "the samples are")
         )
-        return [f"{which[0]} JPEG and {which[1]} not: compression alone moves FID; store samples as PNG or npz"]
-    return []
+        warned.append(f"{which[0]} JPEG and {which[1]} not: compression alone moves FID; store samples as PNG or npz")
+    return warned
 
 
 def evaluate(
@@ -174,6 +181,7 @@ def _settings(plan: Plan, reference: Reference, measured: Measured) -> dict[str,
             "identity": reference.identity,
             "count": reference.count,
             "features_count": None if reference.features is None else len(reference.features),
+            "verified": reference.verified,
         },
         "order": measured.order,
         "batch_size": plan.batch_size,

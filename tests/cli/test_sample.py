@@ -252,11 +252,12 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
 # Batches take a moment, so that the signal meets it at work however fast the machine is.
 SLOW = """
-import time
+import signal, time
 from hastezoo.cli.main import main
 from hastezoo.pipeline import Pipeline
 draw = Pipeline.draw
 Pipeline.draw = lambda self, *rest: (time.sleep(0.2), draw(self, *rest))[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 main(prog_name="hastezoo")
 """
 

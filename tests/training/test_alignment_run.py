@@ -197,7 +197,8 @@ def test_the_low_frequency_experiment_changes_the_loss_where_it_should(tmp_path:
 
 
 def test_diagnoses_are_recorded_for_every_arm(tmp_path: Path) -> None:
-    train(tmp_path / "haste", 8, "step", "train.diagnose_every=4", "alignment.termination.step=6")
+    looks = ("train.diagnose_every=4", "alignment.termination.images=90")
+    train(tmp_path / "haste", 8, "step", *looks, "alignment.termination.step=6")
     rows = lines(tmp_path / "haste" / "diagnostics.jsonl")
     assert [row["step"] for row in rows] == [4, 8]
     assert len(rows[0]["cknna"]) == 3 and set(rows[0]["attention_kl"]) == {"1<-2", "2<-3"}

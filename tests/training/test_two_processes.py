@@ -21,6 +21,7 @@ STEPS = {"step": 15, "gradient": 8}
 TWO = """
 import sys
 from pathlib import Path
+import torch
 from hastezoo import processes
 from tests.training import test_resume
 from tests.training.test_alignment_run import train

@@ -16,7 +16,7 @@ from hastezoo.evaluation.npz import Archive
 from hastezoo.evaluation.references.arrays import has_statistics, read_count, read_moments
 from hastezoo.evaluation.references.cache import kept
 from hastezoo.evaluation.references.file import read_reference
-from hastezoo.evaluation.references.named import NamedReference, named_references
+from hastezoo.evaluation.references.named import NamedReference, named_references, recognised
 from hastezoo.evaluation.references.reference import FEATURES, PAIRS, Progress, Reference, Say, silent, still, subset
 from hastezoo.evaluation.references.seeing import see
 
@@ -67,7 +67,7 @@ def _load(looking: _Looking, size: int | None) -> Reference:
     check_ending(path)
     with Archive(path) as archive:
         if has_statistics(archive):
-            return looking.of_statistics(archive, named_references().get(text))
+            return looking.of_statistics(archive, named_references().get(text) or recognised(path))
     return looking.of_images(open_images(str(path), size=size))
 
 
@@ -147,7 +147,7 @@ class _Looking:
         if SPATIAL not in moments:
             missing[SPATIAL] = f"{path.name} holds no {' and '.join(PAIRS[SPATIAL])}"
         return Reference(
-            name=self.name,
+            name=known.name if known else self.name,
             description=known.description if known else str(path),
             identity=images.identity if images else {"kind": "npz", "sha256": recorded_sha256(path)},
             count=count,
@@ -156,6 +156,8 @@ class _Looking:
             missing=missing,
             shape=images.shape if images else None,
             lossy=None,
+            stated=True,
+            verified=known.verifiable if known else None,
         )
 
     def _of_its_images(self, archive: Archive) -> Reference:

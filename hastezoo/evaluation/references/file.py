@@ -31,7 +31,7 @@ class Facts(BaseModel):
         features: The name of the extractor.
         extractor: All that its numbers depend on.
         source, source_identity: Where the images are from, and which they are.
-        count, shape, lossy, missing: As in `Reference`.
+        count, shape, lossy, missing, stated, verified: As in `Reference`.
         sha256: Of all tensors, since the format has no checksum.
         hastezoo, date: With which version and when it was made.
     """
@@ -46,6 +46,8 @@ class Facts(BaseModel):
     shape: tuple[int, int, int] | None
     lossy: bool | None
     missing: dict[str, str] = {}
+    stated: bool = False
+    verified: bool | None = None
     sha256: str
     hastezoo: str = ""
     date: str = ""
@@ -76,6 +78,8 @@ def write_reference(path: Path, reference: Reference, extractor: Extractor) -> N
         shape=reference.shape,
         lossy=reference.lossy,
         missing=reference.missing,
+        stated=reference.stated,
+        verified=reference.verified,
         sha256=_sha256(tensors),
         hastezoo=__version__,
         date=datetime.date.today().isoformat(),
@@ -132,6 +136,8 @@ def read_reference(path: Path, extractor: Extractor, name: str = "") -> Referenc
         missing=facts.missing,
         shape=facts.shape,
         lossy=facts.lossy,
+        stated=facts.stated,
+        verified=facts.verified,
     )
 
 

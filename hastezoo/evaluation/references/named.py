@@ -47,6 +47,11 @@ class NamedReference(BaseModel):
         return next((path for path in (self.place, folder() / f"{self.name}.npz") if path.is_file()), None)
 
     @property
+    def verifiable(self) -> bool:
+        """Whether there is anything to tell the file from another by."""
+        return bool(self.sha256 or self.bytes)
+
+    @property
     def how_to_get(self) -> str:
         """Where it is to be had, its size, and where it goes."""
         size = f" ({self.bytes:,} bytes)" if self.bytes else ""
@@ -70,6 +75,14 @@ class NamedReference(BaseModel):
         if self.sha256 and recorded_sha256(path) != self.sha256:
             raise UserError(f"{path} has not the sha256 of {self.file} ({self.sha256}); fetch it again from {self.url}")
         return path
+
+
+def recognised(path: Path) -> NamedReference | None:
+    """The published file that a path holds, wherever it lies: of its name and, where that is known, its size."""
+    for known in named_references().values():
+        if path.name == known.file and known.bytes in (None, path.stat().st_size):
+            return known
+    return None
 
 
 @functools.cache

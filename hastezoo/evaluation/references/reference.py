@@ -35,6 +35,9 @@ class Reference:
         missing: What is not there (`spatial`, `features`) and why, in words.
         shape: (H, W, C) of the images; None where nobody knows.
         lossy: Whether they went through a lossy format; None where nobody can tell.
+        stated: Whether the moments are as the file states them, and so of the published Inception weights.
+        verified: Of a published file, whether it is known to be that one: by its sha256 or size; None where nothing
+            was published under the name.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Reference:
     missing: dict[str, str]
     shape: tuple[int, int, int] | None
     lossy: bool | None
+    stated: bool = False
+    verified: bool | None = None
 
 
 def silent(line: str) -> None:

@@ -238,6 +238,16 @@ def test_published_files_are_found_by_either_name(own_home: Path) -> None:
     assert load_reference("coco256-val", Eye()).missing.keys() == {"features", "spatial"}
 
 
+def test_a_published_file_is_recognised_wherever_it_lies(tmp_path: Path) -> None:
+    found = load_reference(str(adm(tmp_path / "VIRTUAL_imagenet512.npz", pixels(20))), Eye())
+    assert (found.name, found.count, found.stated, found.verified) == ("imagenet512", 1_281_167, True, False)
+    # Of the one of 256 px the size is known, and this is not it.
+    path = adm(tmp_path / "VIRTUAL_imagenet256_labeled.npz", pixels(20))
+    other = load_reference(str(path), Eye())
+    assert (other.name, other.count, other.stated, other.verified) == (str(path), None, True, None)
+    assert not load_reference("digits-test", Pixels()).stated
+
+
 def test_a_truncated_download_is_refused(own_home: Path) -> None:
     (own_home / "references").mkdir(parents=True)
     path = adm(own_home / "references" / "VIRTUAL_imagenet256_labeled.npz", pixels(20))
