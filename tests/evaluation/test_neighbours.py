@@ -85,7 +85,8 @@ def test_half_precision_is_the_evaluators_step_by_step() -> None:
 
 def test_in_half_precision_it_matters_which_norm_comes_first() -> None:
     u, v = np.round(8 * features(0, 50, 60)) / 8, np.round(16 * features(1, 40, 60)) / 8
-    norms = [neighbours._Points(x, torch.device("cpu"), 64).norms_half for x in (u, v)]
+    sets = [neighbours._Points(x, np.zeros(60), torch.device("cpu"), 64) for x in (u, v)]
+    norms = [points.norms["half"] for points in sets]
     products = torch.from_numpy(u @ v.T).half()
     there = neighbours._distances(norms[0], products, norms[1]).clamp(min=0).numpy()
     back = neighbours._distances(norms[1], products.T, norms[0]).clamp(min=0).numpy()
@@ -161,23 +162,6 @@ def test_beyond_half_precision_all_is_exact() -> None:
         assert not np.isfinite(half_distances(reference, samples)).all()
     assert (found.precision, found.recall) == (found.precision_float32, found.recall_float32)
     assert (found.precision_float32, found.recall_float32) == plain(exact_distances, reference, samples, 3)
-
-
-def test_little_is_left_to_compute_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Distances of rounded points decide nearly everything, also when all samples are one: one product serves both."""
-    rows: list[int] = []
-    compute = neighbours._exact_to_all
-
-    def counted(a: neighbours._Points, some: np.ndarray, b: neighbours._Points) -> np.ndarray:
-        rows.append(len(some))
-        return compute(a, some, b)
-
-    monkeypatch.setattr(neighbours, "_exact_to_all", counted)
-    check(features(13, 1024, 256, 20), features(14, 1024, 256, 20), block=512)
-    assert 0 < sum(rows) < 0.05 * 2048
-    rows.clear()
-    found = check(features(13, 320), np.repeat(features(14, 1), 400, axis=0))
-    assert found.recall_float32 == 0 and sum(rows) == 0
 
 
 def test_inputs_are_read_only_and_may_be_memory_maps(tmp_path: Path) -> None:
