@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -25,6 +26,7 @@ from hastezoo.recipes.imagenet256 import main as train_imagenet
 from hastezoo.training.config import claim_run
 from hastezoo.zoo import documents
 from hastezoo.zoo.registry import ZOO, find_card, package_cards
+from tests.evaluation.invented import Toy
 from tests.local_hub import LocalHub
 from tests.recipes.small import SETTINGS
 from tests.zoo.foreign import TINY, random_sit, save_repa, state_of
@@ -78,6 +80,12 @@ BEFORE = {
     "hastezoo push sit-b-mine": [EXPORT],
     "hastezoo inspect data/mine": [f"{PREPARE}mine --resolution 64"],
     "hastezoo inspect data/imagenet256": [f"{PREPARE}imagenet256 --resolution 64"],
+    "hastezoo eval-fid --model sit-xl-haste": ["hastezoo import sit-xl-haste 2500000.pt"],
+    "hastezoo eval-fid --model sit-b-mine": [EXPORT],
+    "hastezoo reference info mine": [
+        "hastezoo reference build photographs/val --size 8 --features pixels --out mine.safetensors"
+    ],
+    "hastezoo compare": [f"hastezoo eval-fid --seed {100 * n} --out {out}" for n, out in enumerate("ab")],
 }
 
 
@@ -98,13 +106,42 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hastezoo.cli import prepare
 
     for index in range(4):
-        place = tmp_path / "photographs" / "train" / "ab"[index % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.linear_gradient("L").rotate(90 * index).save(place / f"{index}.png")
+        for part in ("train", "val"):
+            place = tmp_path / "photographs" / part / "ab"[index % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.linear_gradient("L").rotate(90 * index).save(place / f"{index}.png")
     monkeypatch.setattr(prepare, "IMAGENET", (4, 2))
 
 
-@pytest.mark.usefixtures("small_zoo", "photographs")
+@pytest.fixture
+def toy_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of Inception a few fixed projections, and statistics of those in the place of ImageNet's."""
+    from hastezoo.evaluation import extractors
+    from hastezoo.evaluation.references import named
+
+    create = extractors.create_extractor
+    monkeypatch.setattr(
+        extractors, "create_extractor", lambda name, **rest: create(name, **rest) if name == "pixels" else Toy()
+    )
+    random = np.random.default_rng(0)
+    statistics = {"mu": np.zeros(6), "sigma": np.eye(6), "mu_s": np.zeros(4), "sigma_s": np.eye(4)}
+    np.savez(tmp_path / "imagenet.npz", **statistics)
+    known = named.named_references()["imagenet256"].model_copy(update={"bytes": None, "file": "imagenet.npz"})
+    monkeypatch.setattr(named.NamedReference, "place", property(lambda self: tmp_path / self.file))
+    for module in (named, importlib.import_module("hastezoo.evaluation.references")):
+        monkeypatch.setattr(module, "named_references", lambda: {"imagenet256": known})
+    np.savez(tmp_path / "samples.npz", arr_0=random.integers(0, 256, (80, 16, 16, 3), np.uint8))
+
+
+def shrunken(command: str) -> list[str]:
+    """A command's arguments; an evaluation of 70 images in two steps."""
+    arguments = shlex.split(command)[1:]
+    if arguments[0] != "eval-fid":
+        return arguments
+    return [*arguments, "-n", "70", "--device", "cpu"] + ([] if "--samples" in arguments else ["--steps", "2"])
+
+
+@pytest.mark.usefixtures("small_zoo", "photographs", "toy_inception")
 @pytest.mark.parametrize("command", commands("hastezoo "))
 def test_commands_run(command: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -120,7 +157,7 @@ def test_commands_run(command: str, small_run: Path, tmp_path: Path, monkeypatch
         (tmp_path / "runs" / run / "metrics.jsonl").write_text("\n".join(lines))
     first = [one for start, commands in BEFORE.items() if command.startswith(start) for one in commands]
     for one in [*first, command]:
-        result = CliRunner().invoke(main, shlex.split(one)[1:])
+        result = CliRunner().invoke(main, shrunken(one))
         assert result.exit_code == 0, result.output
 
 
@@ -140,6 +177,7 @@ def test_training_commands_run(command: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text("[train]\nseed = 3\n")
     small = ["train.steps=2", "model.depth=3", "model.width=16", "model.heads=1", "train.sample_every=0"]
+    small += ["evaluation.images=70", "evaluation.steps=2"]
     arguments = [*shlex.split(command)[3:], *(part for setting in small for part in ("--set", setting)), "--quiet"]
     result = CliRunner().invoke(train_digits, arguments)
     assert result.exit_code == 0, result.output

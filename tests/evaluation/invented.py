@@ -25,19 +25,19 @@ class Invented:
 class Toy:
     """An extractor with all that Inception has, in 6 and 4 dimensions: fixed random projections of the bytes."""
 
-    def __init__(self, shape: tuple[int, int, int] = (4, 4, 1)) -> None:
-        random = np.random.default_rng(7)
+    def __init__(self) -> None:
         self.name = "inception"
         self.identity = {"features": "toy"}
         self.channels: int | None = None
-        self.classifier: np.ndarray | None = random.normal(size=(5, 6)).astype(np.float32)
-        self.pool, self.spatial = (random.normal(size=(int(np.prod(shape)), width)) / 100 for width in (6, 4))
+        self.classifier: np.ndarray | None = np.random.default_rng(7).normal(size=(5, 6)).astype(np.float32)
 
     def widths(self, shape: tuple[int, int, int]) -> dict[str, int]:
         return {"pool": 6, "spatial": 4}
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         flat = images.reshape(len(images), -1).astype(np.float64)
+        random = np.random.default_rng(flat.shape[1])
+        matrices = [random.normal(size=(flat.shape[1], width)) / 100 for width in (6, 4)]
         # Row by row, so that an image's features do not depend on its neighbours by a rounding.
-        pool, spatial = (np.stack([row @ matrix for row in flat]) for matrix in (self.pool, self.spatial))
+        pool, spatial = (np.stack([row @ matrix for row in flat]) for matrix in matrices)
         return {"pool": pool.astype(np.float32), "spatial": spatial.astype(np.float32)}

@@ -65,7 +65,7 @@ def test_latent_models_are_held_against_their_own_data(
 
     def toy(name: str, **settings: Any) -> Toy:
         told.append(name)
-        return Toy((64, 64, 3))
+        return Toy()
 
     monkeypatch.setattr("hastezoo.evaluation.extractors.create_extractor", toy)
     out = tmp_path / "run"
