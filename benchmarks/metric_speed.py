@@ -202,7 +202,7 @@ def main(count: int, references: int, rounds: int) -> None:
             "frechet_distance": distances(ours, reference[WIDTH], rounds),
             "stage_seconds": {"fid": stage(samples, reference[WIDTH]), "sfid": stage(samples, reference[SPATIAL])},
             "inception_score_seconds": scores(samples),
-            "precision_recall": {**neighbours(folder), "floor": floor(2 * pairs * WIDTH, speed["float32"])},
+            "precision_recall": {**neighbours(folder), "floor": floor(2 * 2 * pairs * WIDTH, speed["float32"])},
             "kid": {**kernels(samples, real), "floor": floor(100 * 4 * 1000**2 * WIDTH, speed["float64"])},
             "load_average_after": [round(one, 2) for one in os.getloadavg()],
             "rounds": rounds,

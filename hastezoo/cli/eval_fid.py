@@ -104,6 +104,7 @@ def _check_existing_alone(context: click.Context) -> None:
 def _settle(options: dict[str, Any], card: Card | None) -> None:
     """What was not given is taken from the figure that the card states, so that the two can be compared."""
     from hastezoo.evaluation.extractors import check_extractor
+    from hastezoo.evaluation.references import find_file
     from hastezoo.evaluation.results.expected import stated
 
     figure = stated(card, options["features"]) if card is not None else None
@@ -113,6 +114,7 @@ def _settle(options: dict[str, Any], card: Card | None) -> None:
     options["reference"] = options["reference"] or (figure.reference if figure else "")
     if not options["reference"]:
         raise UserError("no --reference: name imagenet256, digits, ADM's npz, a folder, or a file of `reference build`")
+    find_file(options["reference"])  # one that is not here is said before gigabytes are fetched
     if card is not None and options["protocol"] is None:
         options["protocol"] = (figure.protocol if figure else "") or card.protocol
 
@@ -127,11 +129,11 @@ def _plan(
     from hastezoo.processes import share_of_processes
 
     processes = share_of_processes(find_device(options["device"]))
+    extractor = _extractor(options, processes)
     if card is not None:
         images, count, batch_size, settings = _drawn(options, card, processes)
     else:
         images, count, batch_size, settings = _existing(options)
-    extractor = _extractor(options, processes)
     out = options["out"] or default_folder(images, extractor)
     kept = _kept(options["save_samples"], out, images) if card is not None else None
     plan = Plan(
@@ -256,9 +258,9 @@ def _evaluate(
         plan.out.mkdir(parents=True, exist_ok=True)
         try:
             with alone_in(plan.out, "evaluating into"):
-                outcome = evaluate(
-                    plan, reference, device=settings["device"].partition(" ")[0], progress=bar.images, stage=bar.stage
-                )
+                place = settings["device"].partition(" ")[0]
+                near = place if place.startswith("cuda") else "cpu"  # where there is neither half nor double precision
+                outcome = evaluate(plan, reference, device=near, progress=bar.images, stage=bar.stage)
                 if kept is not None:
                     kept.store.finish()
                 result, files = conclude(plan.out, outcome, settings, card)

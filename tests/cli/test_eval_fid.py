@@ -142,6 +142,26 @@ def test_a_second_command_draws_nothing_and_finds_the_same(monkeypatch: pytest.M
     assert first["metrics"] == again["metrics"] and not list(Path("x").glob("result-*.json"))
 
 
+def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hastezoo.evaluation.generated import Generated
+
+    read = Generated.read
+
+    def interrupted(self: Generated, start: int, stop: int) -> np.ndarray:
+        if start >= 500:
+            raise KeyboardInterrupt
+        return read(self, start, stop)
+
+    whole = drawn("--num", "700", out="whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Generated, "read", interrupted)
+        result = run(*FAST, "--num", "700", "--out", "x")
+    assert result.exit_code == 130
+    assert "interrupted: the features of 500 of 700 images are in x; the same command goes on" in result.output
+    assert len(features()) == 1 and not Path("x/result.json").exists()
+    assert drawn("--num", "700")["metrics"] == whole["metrics"]
+
+
 def test_more_images_and_other_references_use_what_is_there() -> None:
     small = drawn("--num", "200")
     grown, first = drawn("--num", "700"), features()
