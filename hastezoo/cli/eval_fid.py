@@ -17,7 +17,6 @@ from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card
 
 if TYPE_CHECKING:
-    from hastezoo.evaluation.extractors import Extractor
     from hastezoo.evaluation.images import Images
     from hastezoo.evaluation.run import Kept, Plan
     from hastezoo.processes import Processes
@@ -84,6 +83,10 @@ def command(context: click.Context, **options: Any) -> None:
     _evaluate(options, card, plan, settings, kept)
 
 
+def _quiet(options: dict[str, Any]) -> bool:
+    return bool(options["quiet"] or options["as_json"])
+
+
 def _metrics(text: str | None) -> tuple[str, ...] | None:
     """The metrics asked for; None for all that the features have."""
     from hastezoo.evaluation.measure import check_metrics
@@ -123,13 +126,14 @@ def _plan(
     options: dict[str, Any], card: Card | None, metrics: tuple[str, ...] | None
 ) -> tuple[Plan, dict[str, Any], Kept | None]:
     """Load everything but the reference: (what to do, settings of how images come about, who keeps the images)."""
+    from hastezoo.cli.evaluation import load_extractor
     from hastezoo.devices import find_device
     from hastezoo.evaluation.measure import metrics_for
     from hastezoo.evaluation.run import Plan, default_folder
     from hastezoo.processes import share_of_processes
 
     processes = share_of_processes(find_device(options["device"]))
-    extractor = _extractor(options, processes)
+    extractor = load_extractor(options, str(processes.device), quiet=_quiet(options) or not processes.main)
     if card is not None:
         images, count, batch_size, settings = _drawn(options, card, processes)
     else:
@@ -166,7 +170,7 @@ def _drawn(options: dict[str, Any], card: Card, processes: Processes) -> tuple[I
     if count < 1:
         raise UserError(f"--num must be at least 1, not {count}")
     keys = ("weights", "dtype", "compile", "vae", "vae_tiling")
-    with transfers(quiet=options["quiet"] or options["as_json"] or not processes.main) as (say, progress):
+    with transfers(quiet=_quiet(options) or not processes.main) as (say, progress):
         pipeline = Pipeline.from_pretrained(
             card.name,
             device=str(processes.device),
@@ -191,16 +195,6 @@ def _existing(options: dict[str, Any]) -> tuple[Images, int, int, dict[str, Any]
     if not 1 <= count <= images.count:
         raise UserError(f"--num {count}: {images.description} has {images.count} images")
     return images, count, READ_AT_ONCE if batch_size == "auto" else int(batch_size), {"samples": images.description}
-
-
-def _extractor(options: dict[str, Any], processes: Processes) -> Extractor:
-    from hastezoo.evaluation.extractors import create_extractor
-
-    for name in ("inception", "dinov2"):
-        if options[name] is not None and options["features"] != name:
-            raise UserError(f"--{name} is a file of weights for --features {name}, not {options['features']}")
-    weights = options.get(options["features"])
-    return create_extractor(options["features"], weights=weights, device=str(processes.device))
 
 
 def _kept(form: str | None, out: Path, images: Any) -> Kept | None:
@@ -248,7 +242,7 @@ def _evaluate(
     from hastezoo.files import alone_in
 
     began = time.perf_counter()
-    quiet = options["quiet"] or options["as_json"]
+    quiet = _quiet(options)
     with EvaluationBar(plan, quiet=quiet) as bar:
         reference = load_reference(
             options["reference"], plan.extractor, batch_size=plan.batch_size, say=bar.say, progress=bar.reference

@@ -1,18 +1,38 @@
-"""What `eval-fid` says on the terminal: a bar of images, a line a metric under way, a table at the end."""
+"""What the commands of evaluation share: the extractor asked for; a bar of images and metrics; the table at the end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hastezoo.errors import UserError
+
 if TYPE_CHECKING:
+    from hastezoo.evaluation.extractors import Extractor
     from hastezoo.evaluation.results.result import EvaluationResult
     from hastezoo.evaluation.run import Plan
+
+
+def load_extractor(options: dict[str, Any], device: str, *, quiet: bool) -> Extractor:
+    """What --features, --inception and --dinov2 ask for.
+
+    Raises:
+        UserError: If weights are given of other features, which is a mistake and not to be passed over.
+    """
+    from hastezoo.cli.transfers import transfers
+    from hastezoo.evaluation.extractors import create_extractor
+
+    features = options["features"]
+    for name in ("inception", "dinov2"):
+        if options[name] is not None and features != name:
+            raise UserError(f"--{name} goes with --features {name}, not {features}; leave it out")
+    with transfers(f"downloading {features}", quiet=quiet) as (_, progress):
+        return create_extractor(features, weights=options.get(features), device=device, progress=progress)
 
 
 class EvaluationBar:

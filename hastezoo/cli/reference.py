@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from hastezoo.cli.errors import reporting_errors
-from hastezoo.errors import UserError
 from hastezoo.evaluation.extractors import EXTRACTORS
 
 
@@ -46,12 +45,11 @@ def build_command(source: str, out: Path, **options: Any) -> None:
     SOURCE is an npz with images in arr_0, a folder of images, a prepared data set, digits, or a published reference,
     whose images are then looked at once and for all.
     """
-    from hastezoo.evaluation.extractors import create_extractor
+    from hastezoo.cli.evaluation import load_extractor
     from hastezoo.evaluation.references.building import build_reference
 
-    weights = _weights(options)
-    extractor = create_extractor(options["features"], weights=weights, device=options["device"])
     quiet = options["quiet"]
+    extractor = load_extractor(options, options["device"], quiet=quiet)
     with _bar(quiet) as progress:
         reference = build_reference(
             source,
@@ -67,15 +65,6 @@ def build_command(source: str, out: Path, **options: Any) -> None:
         images = "images" if reference.count is None else f"{reference.count:,} images"
         seen = 0 if reference.features is None else len(reference.features)
         click.echo(f"{out}: statistics of {images}, features of {seen:,}")
-
-
-def _weights(options: dict[str, Any]) -> Path | None:
-    """Of the features asked for; weights of others are a mistake and not to be passed over."""
-    for name in ("inception", "dinov2"):
-        if options[name] is not None and options["features"] != name:
-            raise UserError(f"--{name} goes with --features {name}, not {options['features']}; leave it out")
-    found: Path | None = options.get(options["features"])
-    return found
 
 
 def _say(line: str) -> None:

@@ -211,7 +211,7 @@ def test_bad_input_is_one_line(elsewhere: Path) -> None:
     assert "--num 1798: " in refused("--samples", "digits", "--reference", "digits", "--num", "1798")
     assert "unknown features 'inceptoin'" in refused(*FAST, "--features", "inceptoin")
     assert "there is no file, folder or name" in refused(*FAST, "--num", "100", "--reference", "nowhere")
-    assert "--inception is a file of weights for --features inception, not pixels" in refused(
+    assert "--inception goes with --features inception, not pixels" in refused(
         *FAST, "--num", "100", "--inception", "w.pth"
     )
     assert "batch size '0'" in refused("--samples", "digits", "--reference", "digits", "--batch-size", "0")

@@ -49,7 +49,7 @@ def eye(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """A stand-in for Inception; how it was asked for."""
     asked: list[tuple[Any, ...]] = []
 
-    def create(name: str, *, weights: Path | None = None, device: str = "auto") -> Any:
+    def create(name: str, *, weights: Path | None = None, device: str = "auto", progress: Any = None) -> Any:
         asked.append((name, weights, device))
         return Pixels() if name == "pixels" else Eye(name)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from hastezoo.errors import UserError, nearest
+from hastezoo.zoo.download import Progress
 
 POOL = "pool"  # of which FID, KID, precision and recall are
 SPATIAL = "spatial"  # of which sFID is
@@ -71,13 +72,16 @@ def digest(identity: dict[str, str]) -> str:
 EXTRACTORS = ("inception", "dinov2", "pixels")
 
 
-def create_extractor(name: str, *, weights: Path | None = None, device: str = "auto") -> Extractor:
+def create_extractor(
+    name: str, *, weights: Path | None = None, device: str = "auto", progress: Progress = lambda done, total: None
+) -> Extractor:
     """An extractor by name.
 
     Args:
         name: inception, dinov2 or pixels.
         weights: A file instead of the one that belongs there.
         device: Where its network runs.
+        progress: Told of the bytes of a direct download.
 
     Raises:
         UserError: If there is no such extractor, or its weights are not to be had or are not what they should be.
@@ -90,7 +94,7 @@ def create_extractor(name: str, *, weights: Path | None = None, device: str = "a
     if name == "inception":
         from hastezoo.evaluation.extractors.inception import Inception
 
-        return Inception.from_file(weights, device=device)
+        return Inception.from_file(weights, device=device, progress=progress)
     from hastezoo.evaluation.extractors.dinov2 import Dinov2
 
     return Dinov2.from_pretrained(weights, device=device)

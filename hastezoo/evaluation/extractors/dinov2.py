@@ -152,7 +152,7 @@ def _from_hub(model: str) -> Path:
     try:
         return hub.fetch(hub.Place(repo, revision or None, known.hf_hub_filename or hub.DEFAULT_FILE))
     except UserError as error:
-        raise type(error)(f"{error}; a file that you have can be given as weights=") from None
+        raise type(error)(f"{error}; a file that you have can be named, with --dinov2") from None
 
 
 def _loaded(model: str, state: dict[str, Tensor], path: Path) -> Any:
