@@ -74,7 +74,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     _check_widths(a, b)
     cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
     apart = np.square(a.mean - b.mean).sum()
-    return float(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+    # Of equal moments rounding may leave less than nothing.
+    return max(0.0, float(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross))
 
 
 def frechet_gradient(samples: Moments, reference: Moments) -> tuple[np.ndarray, np.ndarray]:
