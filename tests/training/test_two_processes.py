@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.training import test_resume
-from tests.training.test_alignment_run import ENDED, train
+from tests.training.test_alignment_run import ENDED, lines, train
 from tests.training.test_resume import assert_same, final
 
 # Past the step that alignment ends with, and for one of them past the first epoch.
@@ -76,6 +76,9 @@ def test_the_steps_of_one(two_processes: Path, tmp_path: Path, end: str) -> None
         if name.endswith("qkv.bias"):  # softmax does not see the keys' bias: its gradient is noise, which Adam enlarges
             apart = apart.view(3, -1)[[0, 2]]
         assert apart.max() < 5e-5, name
+    folders = two_processes / f"whole {end}", tmp_path / "alone"
+    said, wanted = ([row["loss"] for row in lines(folder / "metrics.jsonl")] for folder in folders)
+    assert said == pytest.approx(wanted, rel=1e-4)
     looks: list[list[Any]] = [[seen["cosines"] for seen in state["alignment"]["history"]] for state in (whole, alone)]
-    for ours, wanted in zip(*looks, strict=True):
-        assert ours == pytest.approx(wanted, abs=1e-3)
+    for ours, theirs in zip(*looks, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
