@@ -350,3 +350,22 @@ def test_costs_are_what_the_dry_run_says(name: str) -> None:
     written = json.loads((ROOT / "benchmarks" / "results" / "training_costs.json").read_text())["checkpoints"][name]
     now = as_json(plan(find_card(name), recipe_config(find_card(name)), Machine()))
     assert {key: now[key] for key in written} == pytest.approx(written)
+
+
+def test_costs_of_metrics_are_those_measured() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "metric_speed.json").read_text())
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    distance, balls, kid = result["frechet_distance"], result["precision_recall"], result["kid"]
+    ours, root, eigenvalues = (
+        distance[name]["seconds"]["median"] for name in ("ours", "square root", "torch-fidelity")
+    )
+    for line in (
+        f"| FID: moments, distance, error | {result['stage_seconds']['fid']['total']:.1f} |",
+        f"| sFID likewise | {result['stage_seconds']['sfid']['total']:.1f} |",
+        f"| {ours:.2f} | scipy's square root {root:.2f}, torch-fidelity's eigenvalues {eigenvalues:.2f} |",
+        f"| {balls['seconds']:.0f} | its products alone {balls['floor']['seconds']:.0f}; peak memory "
+        f"{balls['peak_gb']:.2f} GB",
+        f"| {kid['ours, float64']['seconds']:.1f} | torch-fidelity in float32 "
+        f"{kid['torch-fidelity, float32']['seconds']:.1f} |",
+    ):
+        assert line in text, line
