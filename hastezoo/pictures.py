@@ -1,4 +1,4 @@
-"""Arrays of bytes -> pictures to look at."""
+"""Arrays of bytes -> pictures to look at, and how plots look."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ from hastezoo.files import atomic_write
 
 CELL = 64  # smaller images are enlarged to about this many pixels in grids and animations
 GAP = 2
+# Of matplotlib, for every plot of the project.
+PLOT_STYLE: dict[str, object] = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "legend.frameon": False,
+    "text.parse_math": False,  # a folder may be called $x$
+}
 
 
 def to_pil(pixels: np.ndarray, enlarge: int = 1) -> Image.Image:

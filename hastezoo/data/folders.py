@@ -38,7 +38,7 @@ class ClassFolders:
         folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
         if not folders:
             raise UserError(f"{path} has no folders; a class is a folder of images in it")
-        files = {name: sorted(_images(path / name)) for name in folders}
+        files = {name: sorted(image_names(path / name)) for name in folders}
         if len(folders) == 1 and _holds_folders_alone(path / folders[0], files[folders[0]]):
             raise UserError(f"{path} has one folder, of folders; did you mean {path / folders[0]}?")
         empty = [name for name in folders if not files[name]]
@@ -69,8 +69,8 @@ def _holds_folders_alone(folder: Path, images: list[str]) -> bool:
     )
 
 
-def _images(folder: Path) -> Iterator[str]:
-    """Paths below a folder, relative to it."""
+def image_names(folder: Path) -> Iterator[str]:
+    """Paths of images below a folder, relative to it, in no order; hidden files and folders are passed over."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(place, folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hastezoo.errors import UserError
 from hastezoo.files import atomic_open
+from hastezoo.pictures import PLOT_STYLE
 from hastezoo.training.history import History
 from hastezoo.training.panels import COLORS, Curve, Panel, panels_of, panels_of_several, strokes
 from hastezoo.training.summary import fate
@@ -24,20 +25,7 @@ MARKED = 25  # of a curve of up to so many looks each is marked; of losses it ta
 MARKED_LOSSES = 5
 RAW_CURVES = 4  # with more curves in a panel the faint raw ones would be all there is to see
 LONGEST = 44  # characters of a run's name
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.title_fontsize": 8.0,
-    "text.parse_math": False,  # a folder may be called $x$
-}
+STYLE: dict[Any, Any] = {**PLOT_STYLE, "legend.fontsize": 8.0, "legend.title_fontsize": 8.0}
 
 
 def draw(histories: Sequence[History]) -> Figure:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hastezoo.data.folders import ENDINGS
+from hastezoo.data.folders import ENDINGS, image_names
 from hastezoo.data.images import centre_crop, to_rgb
 from hastezoo.errors import UserError
 from hastezoo.evaluation.images.sample_folders import Samples
@@ -45,7 +44,7 @@ class FolderImages:
 
     def __init__(self, folder: Path, *, size: int | None = None, samples: Samples | None = None) -> None:
         self.folder, self.size = folder, size
-        self._files = samples.files if samples else sorted(_names(folder), key=_natural)
+        self._files = samples.files if samples else sorted(image_names(folder), key=_natural)
         if not self._files:
             raise UserError(f"{folder} holds no images ({', '.join(ENDINGS[:4])}, ...)")
         headers = self._headers()
@@ -108,16 +107,6 @@ class FolderImages:
                 return centre_crop(image, self.size) if self.size else np.asarray(to_rgb(image))
         except Exception as error:  # damage shows in many ways
             raise UserError(_unreadable(self.folder / name, error)) from None
-
-
-def _names(folder: Path) -> Iterator[str]:
-    """Paths of images below a folder, relative to it."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(place, folder)
-        for name in names:
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                yield name if below == "." else f"{below}/{name}"
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:

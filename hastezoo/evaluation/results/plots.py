@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hastezoo.errors import UserError
 from hastezoo.evaluation.results.result import EvaluationResult
 from hastezoo.files import atomic_open
+from hastezoo.pictures import PLOT_STYLE
 from hastezoo.zoo.metrics import metric_name, shown
 
 if TYPE_CHECKING:
@@ -26,19 +27,7 @@ LONGEST = 40  # characters of a name
 WIDTH = 84  # characters of a line of the title
 WIDE = 5  # times the least distance, from which on the axis is logarithmic
 ROOM = 0.09  # of the axis, that the number of samples takes under it
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "text.parse_math": False,  # a folder may be called $x$
-}
+STYLE: dict[Any, Any] = {**PLOT_STYLE, "legend.fontsize": 8.5}
 
 
 def curve(results: Sequence[EvaluationResult], path: Path, names: Sequence[str] = ()) -> None:
