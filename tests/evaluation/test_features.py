@@ -76,6 +76,12 @@ def test_features_of_something_else_are_not_overwritten(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+def test_a_chunk_of_something_else_that_came_meanwhile_does_not_count(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, IDENTITY)
+    FeatureStore(tmp_path, {**IDENTITY, "seed": "7"}).write(0, np.zeros(500, np.int64), {POOL: np.ones((500, 2))})
+    assert store.rows(0) == 0 and there(store, 500) == 0
+
+
 def test_a_damaged_chunk_is_made_anew(tmp_path: Path) -> None:
     made(tmp_path, 1203)
     before = files(tmp_path)
