@@ -1,0 +1,433 @@
+"""The states of prompts, against the transformer of CLIP's paper redone in float64 from the files' weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hastezoo.conditioning import text
+from hastezoo.conditioning.text import CLIP, ClipText, StoredText, TextEncoder, create_text_encoder
+from hastezoo.digests import sha256_of
+from hastezoo.errors import UserError
+from tests.clip import END, START, byte_symbols, save_clip
+from tests.local_hub import COMMIT, LocalHub
+
+FILES = ("config.json", "model.safetensors", "tokenizer_config.json", "vocab.json", "merges.txt")
+PROMPTS = ("a cat", "the red bus", "", "dogs")
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_clip: Path) -> ClipText:
+    return ClipText.from_pretrained(tiny_clip)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP with its image half."""
+    return save_clip(tmp_path_factory.mktemp("whole"), width=24, layers=3, heads=3, hidden=40, full=True, seed=4)
+
+
+@pytest.fixture
+def copy(tiny_clip: Path, tmp_path: Path) -> Path:
+    """To damage."""
+    return Path(shutil.copytree(tiny_clip, tmp_path / "clip"))
+
+
+@pytest.fixture
+def calls(encoder: ClipText) -> Iterator[list[int]]:
+    """How many prompts each call of the network has seen, from an empty memory on."""
+    seen: list[int] = []
+    encoder._remembered.clear()
+    hook = encoder.network.register_forward_pre_hook(
+        lambda _, args, given: seen.append(len(given["input_ids"])), with_kwargs=True
+    )
+    yield seen
+    hook.remove()
+    encoder._remembered.clear()
+
+
+def ids_of(folder: Path, *tokens: str, length: int = 77) -> list[int]:
+    """The numbers of tokens between start and end, padded with the end."""
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    found = [vocabulary[one] for one in (START, *tokens, END)]
+    return found + [vocabulary[END]] * (length - len(found))
+
+
+def bytes_of(word: str) -> list[str]:
+    """A word that no merge joins, as tokens."""
+    symbols = [byte_symbols()[byte] for byte in word.encode()]
+    return [*symbols[:-1], f"{symbols[-1]}</w>"]
+
+
+def plain_states(folder: Path, ids: list[int], heads: int) -> Tensor:
+    """(L, D) float64: a pre-norm transformer with causal attention, quick GELU and a last norm."""
+    stored = load_file(folder / "model.safetensors")
+    weights = {name.removeprefix("text_model."): value.double() for name, value in stored.items()}
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def attention(x: Tensor, name: str) -> Tensor:
+        q, k, v = (linear(x, f"{name}.{one}_proj").unflatten(-1, (heads, -1)).transpose(0, 1) for one in "qkv")
+        logits = q @ k.mT / q.shape[-1] ** 0.5
+        later = torch.ones(len(ids), len(ids), dtype=torch.bool).triu(1)
+        return linear(
+            (logits.masked_fill(later, -torch.inf).softmax(-1) @ v).transpose(0, 1).flatten(1), f"{name}.out_proj"
+        )
+
+    x = weights["embeddings.token_embedding.weight"][ids] + weights["embeddings.position_embedding.weight"][: len(ids)]
+    layer = 0
+    while f"encoder.layers.{layer}.layer_norm1.weight" in weights:
+        name = f"encoder.layers.{layer}"
+        x = x + attention(norm(x, f"{name}.layer_norm1"), f"{name}.self_attn")
+        inner = linear(norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
+        x = x + linear(inner * torch.sigmoid(1.702 * inner), f"{name}.mlp.fc2")
+        layer += 1
+    assert layer > 1
+    return norm(x, "final_layer_norm")
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    """Equal but for rounding to float16."""
+    return found.dtype == torch.float16 and torch.allclose(found.double(), expected.double(), rtol=6e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [
+    ("the red bus", ["the</w>", "red</w>", "bus</w>"]),
+    ("The RED cat", ["the</w>", "red</w>", "cat</w>"]),
+    ("", []),
+    ("a cat's 12", ["a</w>", "cat</w>", "'", "s</w>", "1</w>", "2</w>"]),
+    ("قطة", bytes_of("قطة")),
+    ("ne\u0301", bytes_of("n\u00e9")),
+    ("猫 😀", [*bytes_of("猫"), *bytes_of("😀")]),
+    ("\u202ecat", [*bytes_of("\u202e"), "cat</w>"]),
+    ("bus " * 75, ["bus</w>"] * 75),
+    ("bus " * 70 + "the red cat of the bus", ["bus</w>"] * 70 + ["the</w>", "red</w>", "cat</w>", "of</w>", "the</w>"]),
+    ("x" * 10_000, ["x"] * 75),
+])  # fmt: skip
+def test_states_are_those_of_the_plain_transformer(
+    encoder: ClipText, tiny_clip: Path, prompt: str, tokens: list[str]
+) -> None:
+    """Split as CLIP does, padded with the end token to 77, cut so that the end token stays."""
+    ids = ids_of(tiny_clip, *tokens)
+    assert len(ids) == 77
+    found = encoder.states([prompt])
+    assert found.shape == (1, 77, 32) and found.device.type == "cpu"
+    assert near(found[0], plain_states(tiny_clip, ids, heads=2))
+
+
+def test_other_sizes_and_a_clip_with_its_image_half(whole: Path) -> None:
+    states = load_file(whole / "model.safetensors")
+    assert any(name.startswith("vision_model.") for name in states) and "logit_scale" in states
+    found = ClipText.from_pretrained(whole, length=9)
+    assert (found.length, found.width) == (9, 24)
+    expected = plain_states(whole, ids_of(whole, "red</w>", "cat</w>", length=9), heads=3)
+    assert near(found.states(["red cat"])[0], expected)
+    long = plain_states(whole, ids_of(whole, *["cat</w>"] * 7, length=9), heads=3)
+    assert near(found.states(["cat " * 8])[0], long)
+
+
+def test_a_text_half_as_older_files_name_it(copy: Path, encoder: ClipText) -> None:
+    """With a prefix, in float16, and with the numbers of the positions among the weights."""
+    stored = load_file(copy / "model.safetensors")
+    older = {f"text_model.{name.removeprefix('text_model.')}": value.half() for name, value in stored.items()}
+    older["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(older, copy / "model.safetensors", {"format": "pt"})
+    found = ClipText.from_pretrained(copy)
+    assert next(found.network.parameters()).dtype == torch.float32
+    assert near(found.states(["a cat"])[0], plain_states(copy, ids_of(copy, "a</w>", "cat</w>"), heads=2))
+
+
+def test_a_tokenizer_in_one_file(copy: Path, encoder: ClipText) -> None:
+    encoder.tokenizer.save_pretrained(copy)
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (copy / name).unlink()
+    prompts = ["the red bus", "cafe\u0301 😀", "cat " * 99]
+    assert torch.equal(ClipText.from_pretrained(copy).states(prompts), encoder.states(prompts))
+
+
+def test_prompts_are_cleaned_first(encoder: ClipText, calls: list[int]) -> None:
+    a, b = encoder.states(["cafe\u0301  bus\n", "caf\u00e9 bus"])
+    assert torch.equal(a, b) and calls == [1]
+    with pytest.raises(UserError, match=r"U\+0000"):
+        encoder.states(["a\x00b"])
+
+
+def test_a_prompt_is_computed_once(encoder: ClipText, calls: list[int]) -> None:
+    first = encoder.states(["a cat", "", "a cat"])
+    assert calls == [1, 1] and torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
+    kept = first.clone()
+    first.zero_()  # what is handed out is the caller's own
+    assert torch.equal(encoder.states(["a cat", "", "a cat"]), kept) and calls == [1, 1]
+    encoder.states(["a bus", "a cat"])
+    assert calls == [1, 1, 1]
+
+
+def test_the_memory_is_bounded_and_keeps_what_was_asked_for_last(
+    encoder: ClipText, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "REMEMBERED", 3)
+    prompts = ["a", "b", "c", "d", "e"]
+    together = encoder.states(prompts)  # more than are kept
+    assert len(calls) == 5 and list(encoder._remembered) == ["c", "d", "e"]
+    encoder.states(["c"])
+    encoder.states(["f"])
+    assert list(encoder._remembered) == ["e", "c", "f"] and len(calls) == 6
+    assert torch.equal(encoder.states(prompts), together) and len(calls) == 9
+
+
+def test_calls_are_of_one_size_and_neighbours_do_not_matter(
+    encoder: ClipText, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"{word} {number}" for number in range(3) for word in PROMPTS[:3]]
+    alone = torch.cat([encoder.states([prompt]) for prompt in prompts])
+    encoder._remembered.clear()
+    calls.clear()
+    monkeypatch.setattr(text, "AT_ONCE", {})
+    monkeypatch.setattr(text, "AT_ONCE_ELSEWHERE", 4)
+    together = encoder.states(prompts)
+    assert calls == [4, 4, 4]
+    assert torch.allclose(together.float(), alone.float(), rtol=2e-3, atol=1e-4)
+    sizes = {states.untyped_storage().nbytes() for states in encoder._remembered.values()}
+    assert sizes == {2 * 77 * 32}, "none keeps the memory of a whole call alive"
+    encoder._remembered.clear()
+    assert torch.equal(encoder.states(prompts[8:])[0], together[8]), "in a call of that size, to the last bit"
+
+
+def test_no_prompts(encoder: ClipText) -> None:
+    assert encoder.states([]).shape == (0, 77, 32)
+
+
+def test_states_serve_inside_and_outside_of_inference_mode(encoder: ClipText, calls: list[int]) -> None:
+    with torch.inference_mode():
+        encoder.states(["a cat"])
+    states = encoder.states(["a cat"]).float()
+    weight = torch.ones(32, requires_grad=True)
+    (states * weight).sum().backward()
+    assert weight.grad is not None and torch.allclose(weight.grad, states.sum((0, 1)))
+
+
+def test_what_is_said_of_a_long_prompt(encoder: ClipText) -> None:
+    assert encoder.notes("cat " * 75) == []
+    assert encoder.notes("cat " * 76) == ['the prompt has 76 tokens and 75 are read: up to "cat cat cat cat cat"']
+    said = "bus " * 70 + "the red cat of the bus beside a house"
+    assert encoder.notes(said)[0].endswith('and 75 are read: up to "the red cat of the"')
+    assert encoder.notes("x" * 10_000) == [f'the prompt has 10,000 tokens and 75 are read: up to "{"x" * 60}"']
+    count, arabic = len("قطة".encode()), encoder.notes("قطة " * 40)
+    assert len(arabic) == 2 and arabic[1].startswith(f"the prompt has {40 * count} tokens and 75 are read")
+    assert encoder.notes("") == StoredText({}, length=1, width=1, source="", sha256="").notes("") != []
+
+
+def test_long_prompts_are_read_in_silence(encoder: ClipText, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No progress bar, no report of the unused image half, no warning of the tokenizer; settings are as they were."""
+    from transformers.utils import logging as theirs
+
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    before = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_info()
+    theirs.enable_progress_bar()
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        ClipText.from_pretrained(whole).notes("bus " * 200)
+        assert theirs.get_verbosity() == logging.INFO and theirs.is_progress_bar_enabled()
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+        theirs.set_verbosity(before[0])
+        if not before[1]:
+            theirs.disable_progress_bar()
+    assert [record.getMessage() for record in records] == [] and capsys.readouterr() == ("", "")
+
+
+def test_where_it_is_from(encoder: ClipText, tiny_clip: Path) -> None:
+    assert (encoder.source, encoder.revision) == (str(tiny_clip), "")
+    assert encoder.sha256 == sha256_of(tiny_clip / "model.safetensors")
+    assert (encoder.length, encoder.width) == (77, 32)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=rf"^the folder {copy} is no text encoder .* it has no {name}$"):
+        ClipText.from_pretrained(copy)
+
+
+def test_pickles_are_not_read(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+    with pytest.raises(
+        UserError, match=r"no model\.safetensors \(pytorch_model\.bin is not read: only safetensors are"
+    ):
+        ClipText.from_pretrained(copy)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    ("config", "has no readable config.json"),
+    ("list", "has no readable config.json"),
+    ("t5", "is no CLIP: its config.json says 't5'"),
+    ("truncated", "cannot be loaded: "),
+    ("width", "cannot be loaded: "),
+    ("heads", "cannot be loaded: "),
+    ("vocabulary", "cannot be loaded: "),
+    ("layers", r"has no weights .*layers\.2.* \(16 are missing\)"),
+    ("tokens", "has a tokenizer of 524 tokens and weights for 523"),
+    ("image", r"has no weights .* \(36 are missing\)"),
+    ("no-folder", "^there is no folder /.*; a text encoder is a folder, or owner/name of the Hub such as openai/clip"),
+    ("folder-like", r"there is no folder \./some/clip"),
+])  # fmt: skip
+def test_what_is_no_text_encoder_is_refused_in_one_line(copy: Path, tmp_path: Path, how: str, words: str) -> None:
+    config, weights, source = copy / "config.json", copy / "model.safetensors", str(copy)
+    if how in ("config", "list"):
+        config.write_text("{" if how == "config" else "[]")
+    elif how == "t5":
+        change(config, model_type="t5")
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how in ("width", "heads", "layers"):
+        change(config, **{"width": {"hidden_size": 64}, "heads": {"num_attention_heads": 5},
+                          "layers": {"num_hidden_layers": 3}}[how])  # fmt: skip
+    elif how == "vocabulary":
+        (copy / "vocab.json").write_text("{")
+    elif how == "tokens":
+        vocabulary = json.loads((copy / "vocab.json").read_text(encoding="utf-8"))
+        change(copy / "vocab.json", more=len(vocabulary))
+    elif how == "image":
+        save_file({"vision_model.x": torch.zeros(1)}, weights, {"format": "pt"})
+    else:
+        source = str(tmp_path / "nothing") if how == "no-folder" else "./some/clip"
+    with pytest.raises(UserError, match=words) as caught:
+        ClipText.from_pretrained(source)
+    assert "\n" not in str(caught.value) and source in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_more_tokens_than_it_has_positions_for(tiny_clip: Path) -> None:
+    with pytest.raises(UserError, match=f"the text encoder {tiny_clip} reads 77 tokens, fewer than the 78 asked for"):
+        ClipText.from_pretrained(tiny_clip, length=78)
+
+
+def serve(hub: LocalHub, folder: Path, repo: str = CLIP) -> None:
+    for path in folder.iterdir():
+        hub.files[repo, path.name] = path.read_bytes()
+
+
+def test_it_comes_from_the_hub(whole: Path, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By owner/name, with or without the prefix and a revision, once; then from the cache without a request."""
+    from huggingface_hub import constants
+
+    serve(local_hub, whole)
+    found = ClipText.from_pretrained()
+    assert (found.source, found.revision, found.sha256) == (CLIP, COMMIT, sha256_of(whole / "model.safetensors"))
+    expected = ClipText.from_pretrained(whole).states(["a cat"])
+    assert torch.equal(found.states(["a cat"]), expected)
+    assert ClipText.from_pretrained(f"hub:{CLIP}").source == CLIP
+    assert ClipText.from_pretrained(f"{CLIP}@main").revision == COMMIT
+    assert all("/config.json" in request for request in local_hub.requests if "/resolve/main/" in request), "one commit"
+    assert sum("GET" in request and "/cdn/" in request for request in local_hub.requests) == 2, "weights, merges"
+    asked = len(local_hub.requests)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(ClipText.from_pretrained().states(["a cat"]), expected) and len(local_hub.requests) == asked
+
+
+def test_a_tokenizer_in_one_file_from_the_hub(copy: Path, encoder: ClipText, local_hub: LocalHub) -> None:
+    encoder.tokenizer.save_pretrained(copy)
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (copy / name).unlink()
+    serve(local_hub, copy, "me/clip")
+    assert torch.equal(ClipText.from_pretrained("me/clip").states(["red cat"]), encoder.states(["red cat"]))
+
+
+def test_what_the_hub_does_not_have(tiny_clip: Path, local_hub: LocalHub) -> None:
+    with pytest.raises(
+        UserError, match=rf"^the text encoder hub:{CLIP}:config\.json: there is no such .*--text-encoder"
+    ):
+        ClipText.from_pretrained()
+    serve(local_hub, tiny_clip)
+    del local_hub.files[CLIP, "model.safetensors"]
+    local_hub.files[CLIP, "pytorch_model.bin"] = b"pickle"
+    with pytest.raises(UserError, match=r"model\.safetensors: the repository has no such file") as caught:
+        ClipText.from_pretrained()
+    assert "\n" not in str(caught.value) and not any("pytorch_model" in request for request in local_hub.requests)
+    serve(local_hub, tiny_clip, "some/clip")
+    del local_hub.files["some/clip", "merges.txt"]
+    with pytest.raises(UserError, match=r"merges\.txt: the repository has no such file"):
+        ClipText.from_pretrained("hub:some/clip")
+    with pytest.raises(UserError, match="is a file; a text encoder is a whole repository"):
+        ClipText.from_pretrained(f"{CLIP}:model.safetensors")
+
+
+def test_what_is_no_clip_is_refused_before_its_weights_come(copy: Path, local_hub: LocalHub) -> None:
+    change(copy / "config.json", model_type="siglip")
+    serve(local_hub, copy, "some/model")
+    with pytest.raises(UserError, match=r"^some/model is no CLIP: its config\.json says 'siglip'$"):
+        ClipText.from_pretrained("some/model")
+    assert not any("safetensors" in request or "cdn" in request for request in local_hub.requests)
+
+
+def test_kinds(tiny_clip: Path) -> None:
+    found: TextEncoder = create_text_encoder("clip", source=tiny_clip, length=5, device="cpu")
+    assert found.length == 5 and found.states(["a cat"]).shape == (1, 5, 32)
+    with pytest.raises(ValueError, match="unknown text encoder 'bert': one of clip"):
+        create_text_encoder("bert", source="x", length=77, device="cpu")
+
+
+def test_stored_states() -> None:
+    generator = torch.Generator().manual_seed(0)
+    known = {name: torch.randn(3, 4, generator=generator).half() for name in ("", "a cat", "caf\u00e9")}
+    stored: TextEncoder = StoredText(known, length=3, width=4, source="some/clip", sha256="ab")
+    assert (stored.source, stored.sha256, stored.revision, stored.length, stored.width) == ("some/clip", "ab", "", 3, 4)
+    found = stored.states(["a  cat", "", "cafe\u0301", "a cat"])
+    assert torch.equal(found, torch.stack([known["a cat"], known[""], known["caf\u00e9"], known["a cat"]]))
+    found.zero_()
+    assert known["a cat"].abs().sum() > 0 and found.dtype == torch.float16
+    with pytest.raises(
+        UserError, match=r'prompt "a <U\+202E>bus" are not among those stored; the text encoder some/clip'
+    ):
+        stored.states(["a cat", "a \u202ebus"])
+
+
+def test_stored_states_are_read_when_they_are_asked_for() -> None:
+    asked = []
+
+    class Reading(Mapping[str, Tensor]):
+        def __getitem__(self, name: str) -> Tensor:
+            asked.append(name)
+            return torch.full((2, 2), float(len(name)))
+
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("nobody lists them")
+
+        def __len__(self) -> int:
+            raise AssertionError("nobody counts them")
+
+    stored = StoredText(Reading(), length=2, width=2, source="", sha256="")
+    assert asked == [] and stored.states(["abc"]).tolist() == [[[3.0, 3.0], [3.0, 3.0]]] and asked == ["abc"]
+
+
+@pytest.mark.gpu
+def test_on_cuda_it_computes_in_float16(tiny_clip: Path, encoder: ClipText) -> None:
+    found = ClipText.from_pretrained(tiny_clip, device="cuda")
+    assert next(found.network.parameters()).dtype == torch.float16
+    states = found.states(PROMPTS)
+    assert states.device.type == "cpu" and states.dtype == torch.float16
+    assert (states.float() - encoder.states(PROMPTS).float()).abs().max() < 0.05
+    found._remembered.clear()
+    assert torch.equal(found.states([PROMPTS[1]])[0], states[1])
