@@ -141,7 +141,6 @@ class HubImages:
 
 def _explained(error: Exception, place: _DataSet) -> UserError:
     """What `datasets` and the Hub's client raise, as one line."""
-    import httpx
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -153,12 +152,18 @@ def _explained(error: Exception, place: _DataSet) -> UserError:
         return UserError(f"{place}: the repository is gated; accept its terms at {page}, then `hf auth login`")
     if isinstance(error, OfflineModeIsEnabled):
         return Unreachable(f"{place}: the images are streamed, and offline mode is on (HF_HUB_OFFLINE)")
-    if isinstance(error, (httpx.TransportError, ConnectionError, LocalEntryNotFoundError)):
+    if isinstance(error, (ConnectionError, LocalEntryNotFoundError)) or _of_transport(error):
         detail = (text.strip().splitlines() or [type(error).__name__])[0]
         return Unreachable(f"{place}: the Hub cannot be reached ({detail})")
     if text.startswith("Config name is missing"):
         return UserError(f"{place}: the data set has several configurations; only one with a single one can be used")
     return explained(error, place)
+
+
+def _of_transport(error: Exception) -> bool:
+    """Whether it is httpx's error of a connection: newer clients of the Hub have it from httpx2, so that none can be
+    imported for sure."""
+    return any(base.__name__ == "TransportError" for base in type(error).__mro__)
 
 
 def _image_column(place: Place, features: Mapping[str, Any], name: str | None) -> str:
