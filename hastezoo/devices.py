@@ -61,8 +61,7 @@ def fitting_batch_size(network: Any, config: Any, device: torch.device, dtype: t
         per_row = _measured_bytes_per_row(network, config, device, dtype)
     else:
         free = _free_memory()
-        rows, columns = config.grid
-        token_bytes = rows * columns * config.width * torch.finfo(dtype).bits / 8
+        token_bytes = config.tokens * config.width * torch.finfo(dtype).bits / 8
         # Held at once without gradients: tokens, their norm, q, k, v and the MLP's hidden layer before and after GELU.
         per_row = token_bytes * (6 + 2 * config.mlp_ratio)
         if device.type == "cpu":
@@ -76,7 +75,7 @@ def _measured_bytes_per_row(network: Any, config: Any, device: torch.device, dty
     x = torch.zeros(2, config.in_channels, *config.size, device=device, dtype=dtype)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    network(x, torch.zeros(2, device=device), torch.zeros(2, device=device, dtype=torch.int64))
+    network(x, torch.zeros(2, device=device), network.blank_condition(2, device=device, dtype=dtype))
     return max(1.0, (torch.cuda.max_memory_allocated(device) - before) / 2)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def sincos_positions(width: int, rows: int, columns: int) -> Tensor:
@@ -90,6 +92,13 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(labels)
 
 
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N, 3 D) -> queries, keys and values, each (B, heads, N, D / heads)."""
+    batch, tokens, width = qkv.shape
+    queries, keys, values = qkv.view(batch, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return queries, keys, values
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, fused; it hands back the queries and keys it used.
 
@@ -107,8 +116,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> tokens (B, N, D), queries and keys, each (B, heads, N, d)."""
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        queries, keys, values = qkv.unbind(0)
+        queries, keys, values = split_heads(self.qkv(x), self.heads)
         queries, keys = self.q_norm(queries), self.k_norm(keys)
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width)), queries, keys
@@ -150,3 +158,37 @@ def unpatchify(patches: Tensor, rows: int, columns: int, patch_size: int) -> Ten
     batch = patches.shape[0]
     x = patches.view(batch, rows, columns, patch_size, patch_size, -1)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows * patch_size, columns * patch_size)
+
+
+def run_block(block: nn.Module, *inputs: Tensor, recompute: bool) -> Any:
+    """What a block puts out; with `recompute` only its inputs are kept, and it runs again in the backward pass."""
+    if not (recompute and torch.is_grad_enabled()):
+        return block(*inputs)
+    # Blocks draw no random numbers, so that no generator's state has to be kept for the second time.
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def initialize_as_dit(model: nn.Module) -> None:
+    """DiT's initialisation: Xavier for linears, zero biases, a small timestep MLP, blocks the identity (adaLN-Zero).
+
+    Args:
+        model: With the names that all families share: `x_embedder`, `t_embedder`, `adaLN_modulation`, `final_layer`.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            if "adaLN_modulation" in name or name == "final_layer.linear":
+                nn.init.zeros_(module.weight)
+            elif name.startswith("t_embedder"):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    patches: Any = model.x_embedder
+    # It is a linear layer in the shape of a convolution.
+    nn.init.xavier_uniform_(patches.proj.weight.view(len(patches.proj.weight), -1))
+    nn.init.zeros_(patches.proj.bias)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained parameters; fixed positions are not among them."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,32 @@ SIT_SIZES = {
     "xl": {"depth": 28, "width": 1152, "heads": 16},
 }
 SIT_PATCHES = (2, 4, 8)
+# Depth, width, heads of MMDiT by the reference's rule: width 32 x depth, heads = depth. "ti" is ours, for a CPU; its
+# contexts are as wide as the papers' (CLIP ViT-L/14, 768) unless `context_width` says otherwise.
+MMDIT_SIZES = {
+    "ti": {"depth": 6, "width": 192, "heads": 6},
+    "coco": {"depth": 24, "width": 768, "heads": 24},
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the classes of a family are: a module, the model's name in it and its configuration's."""
+
+    module: str
+    model: str
+    config: str
+
+    def load(self) -> tuple[Any, Any]:
+        """(class of the model, class of its configuration)."""
+        module = import_module(self.module)
+        return getattr(module, self.model), getattr(module, self.config)
+
+
+FAMILIES = {
+    "sit": Family("hastezoo.models.sit", "SiT", "SiTConfig"),
+    "mmdit": Family("hastezoo.models.mmdit", "MMDiT", "MMDiTConfig"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +53,7 @@ class Architecture:
 
     Attributes:
         name: Such as `sit_xl_2`.
-        family: The class that builds it: `sit`.
+        family: What builds it, one of `FAMILIES`.
         config: The values the name stands for; everything else keeps the family's default.
     """
 
@@ -40,7 +67,12 @@ ARCHITECTURES = {
     for size, values in SIT_SIZES.items()
     for patch in SIT_PATCHES
 }
-ARCHITECTURES["sit"] = Architecture("sit", "sit")  # a SiT of any other size, with every value in its config
+ARCHITECTURES |= {
+    f"mmdit_{size}": Architecture(f"mmdit_{size}", "mmdit", {**values, "patch_size": 2})
+    for size, values in MMDIT_SIZES.items()
+}
+# A model of any other size, with every value in its config.
+ARCHITECTURES |= {family: Architecture(family, family) for family in FAMILIES}
 
 
 def architecture_of(config: dict[str, Any], family: str = "sit") -> str:
@@ -69,23 +101,29 @@ def find_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def create_model(name: str, **overrides: Any) -> nn.Module:
-    """Build a model with random weights.
+def config_of(name: str, **overrides: Any) -> Any:
+    """The whole configuration of an architecture (`SiTConfig`, `MMDiTConfig`); no model is built.
 
     Args:
         name: Architecture, such as `sit_xl_2`.
-        **overrides: Values of the family's configuration (`SiTConfig`), such as `num_classes=1000`.
+        **overrides: Values of the family's configuration, such as `num_classes=1000`.
 
     Raises:
         ValueError: If the name or a value is not known.
     """
-    from hastezoo.models.sit import SiT, SiTConfig
-
     architecture = find_architecture(name)
-    known = SiTConfig.__dataclass_fields__
+    _, config = FAMILIES[architecture.family].load()
+    known = config.__dataclass_fields__
     for key in overrides:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"; nearest: {near[0]}" if near else ""
             raise ValueError(f"{name} has no setting {key!r}{hint}. It has: {', '.join(known)}")
-    return SiT(SiTConfig(**{**architecture.config, **overrides}))
+    return config(**{**architecture.config, **overrides})
+
+
+def create_model(name: str, **overrides: Any) -> nn.Module:
+    """Build a model with random weights; arguments and errors are those of `config_of`."""
+    config = config_of(name, **overrides)
+    model, _ = FAMILIES[find_architecture(name).family].load()
+    return model(config)

@@ -12,7 +12,6 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hastezoo.models.layers import (
     Attention,
@@ -22,15 +21,18 @@ from hastezoo.models.layers import (
     PatchEmbed,
     TimestepEmbedder,
     adaln,
+    initialize_as_dit,
     modulate,
+    run_block,
     sincos_positions,
     unpatchify,
 )
+from hastezoo.models.sizes import Sizes
 from hastezoo.models.taps import Captured, Taps
 
 
 @dataclass(frozen=True)
-class SiTConfig:
+class SiTConfig(Sizes):
     """Everything that fixes a SiT's parameters and their meaning.
 
     Attributes:
@@ -58,27 +60,7 @@ class SiTConfig:
     reversed_time: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "in_channels", "width", "depth", "heads", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if any(side < 1 or side % self.patch_size for side in self.size):
-            raise ValueError(f"input_size {self.input_size} is not a multiple of patch_size {self.patch_size}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the input."""
-        if isinstance(self.input_size, int):
-            return self.input_size, self.input_size
-        height, width = self.input_size
-        return height, width
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        height, width = self.size
-        return height // self.patch_size, width // self.patch_size
+        self.refuse_impossible("patch_size", "in_channels", "width", "depth", "heads", "num_classes")
 
 
 class SiTBlock(nn.Module):
@@ -139,21 +121,15 @@ class SiT(nn.Module):
         """The label that means "no class"."""
         return self.config.num_classes
 
+    def blank_condition(
+        self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Labels (B,) that mean nothing, to measure with: int64, whatever `dtype` says."""
+        return torch.zeros(batch, dtype=torch.int64, device=device)
+
     def initialize(self) -> None:
-        """DiT's initialisation: Xavier for linears, small tables, and every block the identity (adaLN-Zero)."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                if "adaLN_modulation" in name or name == "final_layer.linear":
-                    nn.init.zeros_(module.weight)
-                elif name.startswith("t_embedder"):
-                    nn.init.normal_(module.weight, std=0.02)
-                else:
-                    nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        # The patch embedding is a linear layer in the shape of a convolution.
-        patches = self.x_embedder.proj
-        nn.init.xavier_uniform_(patches.weight.view(self.config.width, -1))
-        nn.init.constant_(patches.bias, 0.0)  # type: ignore[arg-type]
+        """DiT's, with a small table of labels."""
+        initialize_as_dit(self)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
 
     @overload
@@ -186,24 +162,10 @@ class SiT(nn.Module):
         tokens = self.x_embedder(x) + self.pos_embed
         c = self.t_embedder(1 - t if config.reversed_time else t) + self.y_embedder(condition)
         for index, block in enumerate(self.blocks):
-            tokens, queries, keys = self._run(block, tokens, c)
+            tokens, queries, keys = run_block(block, tokens, c, recompute=self.recompute and self.training)
             if taps is not None:
-                if index in taps.attention_layers:
-                    captured.queries[index], captured.keys[index] = queries, keys
-                if index + 1 == taps.feature_layer:
-                    captured.features = tokens
+                captured.take(taps, index, tokens, queries, keys)
         velocity = unpatchify(self.final_layer(tokens, c), *config.grid, config.patch_size)
         velocity = velocity[:, : config.in_channels] if config.learn_sigma else velocity
         velocity = -velocity if config.reversed_time else velocity
         return velocity if taps is None else (velocity, captured)
-
-    def _run(self, block: nn.Module, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
-            return block(tokens, c)
-        # Blocks draw no random numbers, so that no generator's state has to be kept for the second time.
-        return checkpoint(block, tokens, c, use_reentrant=False, preserve_rng_state=False)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Number of trained parameters; the fixed positions are not among them."""
-    return sum(parameter.numel() for parameter in model.parameters())

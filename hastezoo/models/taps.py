@@ -41,3 +41,16 @@ class Captured:
     features: Tensor | None = None
     queries: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
+
+    def take(self, taps: Taps, block: int, tokens: Tensor, queries: Tensor, keys: Tensor) -> None:
+        """Keep what the taps ask for of a block: the tokens (B, N, D) after it, and its queries and keys.
+
+        Args:
+            taps: What is wanted.
+            block: Its 0-based index.
+            tokens, queries, keys: What it put out, and what it attended with.
+        """
+        if block in taps.attention_layers:
+            self.queries[block], self.keys[block] = queries, keys
+        if block + 1 == taps.feature_layer:
+            self.features = tokens

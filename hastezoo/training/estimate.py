@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from hastezoo.alignment.capture import Lesson
     from hastezoo.alignment.holistic import HolisticAlignment
-    from hastezoo.models.sit import SiT
     from hastezoo.models.taps import Captured
 
 # Two batches give the line on which all others lie, but for 1: its tensors are contiguous more often, and keep less.
@@ -80,7 +79,7 @@ def step_cost(
         alignment: With which teacher and how; None for a plain model.
         batch: Images in a backward pass, of one process.
         precision: fp32, or bf16 autocast.
-        recompute: Whether blocks run a second time in the backward pass (`SiT.recompute`); FLOPs count that.
+        recompute: Whether blocks run a second time in the backward pass (the model's `recompute`); FLOPs count that.
 
     Raises:
         UserError: If there is no such model, teacher or precision, or alignment does not fit the model.
@@ -116,14 +115,13 @@ def step_cost(
     )
 
 
-def _student(architecture: str, model: dict[str, Any]) -> SiT:
+def _student(architecture: str, model: dict[str, Any]) -> Any:
     from hastezoo.models.registry import create_model
 
     try:
-        student: Any = create_model(architecture, **model)
+        return create_model(architecture, **model)
     except (ValueError, TypeError) as error:
         raise UserError(f"model: {error}") from None
-    return student
 
 
 def _count(module: nn.Module | None) -> int:
@@ -144,7 +142,7 @@ class _Tutor(NamedTuple):
     flops: int
 
 
-def _tutor(config: AlignmentConfig, student: SiT) -> _Tutor:
+def _tutor(config: AlignmentConfig, student: Any) -> _Tutor:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -188,7 +186,7 @@ def _attention_as_products() -> Any:
 class _Step:
     """The forward and backward pass of a training step, on tensors without values."""
 
-    def __init__(self, student: SiT, tutor: _Tutor | None) -> None:
+    def __init__(self, student: Any, tutor: _Tutor | None) -> None:
         self.student, self.tutor = student, tutor
         self.projector: nn.Module | None = None
         if tutor is not None:
@@ -204,8 +202,7 @@ class _Step:
         config = self.student.config
         data = torch.empty(batch, config.in_channels, *config.size)
         taps = Taps() if self.tutor is None else self.tutor.alignment.taps
-        labels = torch.zeros(batch, dtype=torch.int64)
-        velocity, captured = self.student(data, torch.empty(batch), labels, taps)
+        velocity, captured = self.student(data, torch.empty(batch), self.student.blank_condition(batch), taps)
         return (velocity.float() - data).square().flatten(1).mean(1).mean(), captured
 
     def align(self, batch: int, captured: Captured) -> Tensor:
@@ -251,26 +248,25 @@ class _Step:
         import torch
 
         kept: dict[int, int] = {}
+        inputs: list[Tensor] = []  # of a block
         own = [part for part in (self.student, self.projector) if part is not None]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            with _keeping(kept, own):
+            block = self.student.blocks[0]
+            with block.register_forward_pre_hook(lambda _, given: inputs.extend(given)), _keeping(kept, own):
                 _, captured = self.denoise(batch)
                 plain = sum(kept.values())
                 if self.tutor is not None:
                     self.align(batch, captured)
-            again = self._block(batch) if self.student.recompute else 0
+            again = _kept_by(block, inputs) if self.student.recompute else 0
         return plain + again, sum(kept.values()) + again
 
-    def _block(self, batch: int) -> int:
-        """Bytes that a block keeps, which is run again in the backward pass."""
-        import torch
 
-        config, kept = self.student.config, dict[int, int]()
-        tokens = torch.empty(batch, config.grid[0] * config.grid[1], config.width, requires_grad=True)
-        block = self.student.blocks[0]
-        with _keeping(kept, [block]):
-            block(tokens, torch.empty(batch, config.width, requires_grad=True))
-        return sum(kept.values())
+def _kept_by(block: nn.Module, inputs: list[Tensor]) -> int:
+    """Bytes that a block keeps, which is run again in the backward pass on what it was given in the forward pass."""
+    kept: dict[int, int] = {}
+    with _keeping(kept, [block]):
+        block(*(given.detach().requires_grad_() for given in inputs))
+    return sum(kept.values())
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from hastezoo.zoo.modelfile import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+FREE = {"context_length", "adaln_zero"}  # a usual length and how training began: weights fit whatever they are
+
 
 @dataclass
 class Opened:
@@ -108,7 +110,7 @@ def misfit(card: Card, converted: Converted) -> str | None:
         return f"they are a {converted.architecture}, {card.name} is a {card.architecture}"
     if not wanted:
         return None
-    differ = [key for key in wanted if key in found and _same(found[key]) != _same(wanted[key])]
+    differ = [key for key in wanted if key in found and key not in FREE and _same(found[key]) != _same(wanted[key])]
     if not differ:
         return None
     shown = ", ".join(f"{key} {found[key]} (the card says {wanted[key]})" for key in differ[:4])
@@ -116,13 +118,19 @@ def misfit(card: Card, converted: Converted) -> str | None:
 
 
 def card_config(card: Card) -> dict[str, Any]:
-    """Every value of the card's configuration; what it states where this version has no module for it."""
-    from hastezoo.models.registry import ARCHITECTURES
-    from hastezoo.models.sit import SiTConfig
+    """Every value of the card's configuration; what it states where this version has no module for it.
+
+    Raises:
+        UserError: If the card's values make no model.
+    """
+    from hastezoo.models.registry import ARCHITECTURES, config_of
 
     if card.architecture not in ARCHITECTURES:
         return dict(card.config)
-    return asdict(SiTConfig(**{**ARCHITECTURES[card.architecture].config, **card.config}))
+    try:
+        return asdict(config_of(card.architecture, **card.config))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the config of {card.name}'s card makes no model: {error}") from None
 
 
 def _same(value: Any) -> Any:

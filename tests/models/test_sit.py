@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from hastezoo.models.layers import parameter_count
 from hastezoo.models.registry import ARCHITECTURES, create_model
-from hastezoo.models.sit import SiT, SiTConfig, parameter_count
+from hastezoo.models.sit import SiT, SiTConfig
 from hastezoo.models.taps import Taps
 from tests.reference import sit as reference
 
-PUBLISHED = tomllib.loads((Path(__file__).parents[1] / "reference" / "parameters.toml").read_text())
+PUBLISHED = tomllib.loads((Path(__file__).parents[1] / "reference" / "parameters.toml").read_text())["published"]
 TINY = SiTConfig(input_size=8, in_channels=3, width=24, depth=2, heads=3, num_classes=5)
 
 

@@ -15,8 +15,8 @@ from hastezoo.alignment.holistic import create_alignment
 from hastezoo.alignment.losses import BLOCK_ELEMENTS
 from hastezoo.data.batch import Batch
 from hastezoo.errors import UserError
+from hastezoo.models.mmdit import MMDiT
 from hastezoo.models.registry import create_model
-from hastezoo.models.sit import SiT
 from hastezoo.recipes.digits_teacher import SHIPPED
 from hastezoo.sampling.interpolants import Linear
 from hastezoo.training import estimate
@@ -32,6 +32,11 @@ ALIGNMENT = AlignmentConfig(teacher=TEACHER, feature_layer=2, attention_pairs=((
 # As many tokens as the teacher has, 16.
 SMALL = {"input_size": 8, "in_channels": 1, "width": 48, "depth": 3, "heads": 3, "num_classes": 10}
 XL = {"input_size": 32, "in_channels": 4, "num_classes": 1000}
+# The same of text, with a context of 5 tokens.
+TEXT = {
+    "input_size": 8, "in_channels": 1, "width": 48, "depth": 3, "heads": 3, "context_width": 20, "context_length": 5,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {"sit": SMALL, "mmdit": TEXT}
 BLOCKS = dict(BLOCK_ELEMENTS)
 COST = Cost(4, 1000, 100, 50, 30, 36, 8, 0, 0, 200)
 
@@ -45,6 +50,19 @@ def plain_products(model: dict[str, Any], patch: int = 2, ratio: int = 4) -> tup
     block = attention + 2 * tokens * ratio * width**2 + 6 * width**2
     final = tokens * width * channels * patch**2 + 2 * width**2
     return first + width**2 + model["depth"] * block + final, first
+
+
+def joint_products(model: dict[str, Any], patch: int = 2, ratio: int = 4) -> tuple[int, int]:
+    """The same of an MMDiT: both streams have linears of their own, and attention is over the tokens of both."""
+    width, channels = model["width"], model["in_channels"]
+    tokens, length = (model["input_size"] // patch) ** 2, model["context_length"]
+    every = tokens + length
+    first = tokens * channels * patch**2 * width + 256 * width + length * model["context_width"] * width
+    attention = 2 * every**2 * width
+    block = (4 + 2 * ratio) * every * width**2 + 2 * 6 * width**2
+    last = ((4 + 2 * ratio) * tokens + 3 * length) * width**2 + (6 + 2) * width**2
+    final = tokens * width * channels * patch**2 + 2 * width**2
+    return first + width**2 + (model["depth"] - 1) * block + last + model["depth"] * attention + final, first
 
 
 def vit_products(tokens: int, prefix: int, patch_values: int, width: int, depth: int) -> int:
@@ -76,6 +94,31 @@ def test_flops_in_closed_form(changes: dict[str, Any]) -> None:
     cost = step_cost("sit", model, None, batch=3, precision="fp32")
     assert cost.plain_flops == cost.aligned_flops == 2 * (3 * products - first)
     assert cost.teacher_flops == cost.teacher_bytes == cost.projector_parameters == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "depth": 1, "input_size": 16, "context_length": 77}])
+def test_flops_of_a_joint_model_in_closed_form(changes: dict[str, Any]) -> None:
+    model = TEXT | changes
+    products, first = joint_products(model)
+    cost = step_cost("mmdit", model, None, batch=3, precision="fp32")
+    assert cost.plain_flops == cost.aligned_flops == 2 * (3 * products - first)
+
+
+def test_the_papers_joint_model_with_dinov2() -> None:
+    """Projector and losses see the image's 256 tokens alone."""
+    cost = step_cost("mmdit_coco", {}, AlignmentConfig(), batch=8, precision="bf16", recompute=True)
+    card = find_card("mmdit-coco-haste")
+    assert cost.parameters == card.parameters
+    model = {**card.config, "context_length": 77}
+    products, first = joint_products(model)
+    width = 768
+    outside = first + width**2 + 256 * width * 16 + 2 * width**2
+    assert cost.plain_flops == 2 * (3 * products - first + products - outside)
+    linears = 768 * 2048 + 2048 * 2048 + 2048 * 768
+    attention = 4 * 12 * 256**2 * (3 * 32 + 64)
+    assert cost.aligned_flops - cost.plain_flops == 2 * (3 * 256 * linears + attention)
+    # Of each block its inputs are kept, in float32 the image's and in bf16 the context's.
+    assert cost.plain_saved > 24 * 8 * width * (4 * 256 + 2 * 77)
 
 
 def test_recomputation_is_a_second_forward_pass_of_the_blocks() -> None:
@@ -123,45 +166,53 @@ def kept_bytes(own: list[nn.Module], call: Any) -> int:
 
 
 class RealStep:
-    """A step as a run takes it, of SMALL, on a CPU."""
+    """A step as a run takes it, of SMALL or TEXT, on a CPU."""
 
-    def __init__(self, config: AlignmentConfig | None, batch: int) -> None:
-        made: Any = create_model("sit", **SMALL)
-        self.model: SiT = made
+    def __init__(self, config: AlignmentConfig | None, batch: int, architecture: str = "sit") -> None:
+        self.model: Any = create_model(architecture, **MODELS[architecture])
         self.alignment = None
         if config is not None:
             self.alignment = create_alignment(config, self.model, torch.device("cpu"))
             self.alignment.begin(0)
         self.student = Student(self.model, self.alignment.projector if self.alignment else None)
         images = torch.randint(0, 256, (batch, 1, 8, 8), dtype=torch.uint8)
-        self.batch = Batch(torch.randn(batch, 1, 8, 8), torch.zeros(batch, dtype=torch.int64), images)
+        conditions = {"sit": torch.zeros(batch, dtype=torch.int64), "mmdit": torch.zeros(batch, 5, 20).half()}
+        self.null = {"sit": 10, "mmdit": torch.zeros(5, 20)}[architecture]
+        self.batch = Batch(torch.randn(batch, 1, 8, 8), conditions[architecture], images)
         self.draws = Draws(torch.rand(batch), torch.randn(batch, 1, 8, 8), torch.zeros(batch, dtype=torch.bool))
 
     def kept(self, precision: str) -> int:
-        objective = Objective(Linear(), 10, self.alignment)
+        objective = Objective(Linear(), self.null, self.alignment)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             return kept_bytes([self.student], lambda: objective(self.student, self.batch, self.draws))
 
     def block(self, precision: str) -> int:
-        tokens, c = torch.randn(len(self.batch), 16, 48, requires_grad=True), torch.randn(len(self.batch), 48)
+        tokens, c = torch.randn(len(self.batch), 16, 48), torch.randn(len(self.batch), 48)
+        inputs = [tokens, c]
+        if isinstance(self.model, MMDiT):
+            # Of a linear, which autocast runs in bf16; positions and a table lift the others back to float32.
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            inputs = [torch.randn(len(self.batch), 5, 48, dtype=dtype), tokens, c.to(dtype)]
+        inputs = [given.requires_grad_() for given in inputs]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return kept_bytes([self.student], lambda: self.model.blocks[1](tokens, c.requires_grad_()))
+            return kept_bytes([self.student], lambda: self.model.blocks[1](*inputs))
 
 
+@pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize(("precision", "batch", "dtype"), [("fp32", 5, "bfloat16"), ("bf16", 7, "float32")])
-def test_kept_bytes_are_those_of_a_real_step(precision: str, batch: int, dtype: Any) -> None:
+def test_kept_bytes_are_those_of_a_real_step(precision: str, batch: int, dtype: Any, architecture: str) -> None:
     """To the byte, at a batch that was not tried: bytes are on a line, which autocast's copies of weights lift."""
     config = ALIGNMENT.model_copy(update={"teacher": TEACHER.model_copy(update={"dtype": dtype})})
-    cost = step_cost("sit", SMALL, config, batch=batch, precision=precision)
+    cost = step_cost(architecture, MODELS[architecture], config, batch=batch, precision=precision)
     assert batch not in estimate.PROBES and cost.batch == batch
-    assert cost.plain_saved == RealStep(None, batch).kept(precision)
-    assert cost.aligned_saved == RealStep(config, batch).kept(precision)
+    assert cost.plain_saved == RealStep(None, batch, architecture).kept(precision)
+    assert cost.aligned_saved == RealStep(config, batch, architecture).kept(precision)
     assert cost.aligned_saved > cost.plain_saved
     assert cost.teacher_bytes == cost.teacher_parameters * (2 if dtype == "bfloat16" else 4)
     assert cost.teacher_flops == 2 * vit_products(16, 1, 4, 128, 4)
-    again = step_cost("sit", SMALL, config, batch=batch, precision=precision, recompute=True)
+    again = step_cost(architecture, MODELS[architecture], config, batch=batch, precision=precision, recompute=True)
     for aligned, saved in ((None, again.plain_saved), (config, again.aligned_saved)):
-        real = RealStep(aligned, batch)
+        real = RealStep(aligned, batch, architecture)
         real.model.recompute = True
         assert saved == real.kept(precision) + real.block(precision)
 

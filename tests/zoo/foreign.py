@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hastezoo.models.registry import create_model
 from hastezoo.models.sit import SiT
+from tests.text_models import random_mmdit
 
 TINY: dict[str, Any] = {"input_size": 4, "in_channels": 1, "num_classes": 10, "width": 16, "depth": 3, "heads": 2}
 
@@ -62,13 +63,16 @@ def repa_arguments(**changes: Any) -> argparse.Namespace:
 def save_repa(path: Path, model: SiT, steps: int = 1234, **arguments: Any) -> dict[str, Tensor]:
     """REPA's container; the raw weights differ from the EMA by 1."""
     state = repa_state(model)
-    raw = {key: value + 1 for key, value in state.items()}
-    args = repa_arguments(num_classes=model.config.num_classes, **arguments)
-    torch.save({"model": raw, "ema": state, "opt": {"state": {}}, "args": args, "steps": steps}, path)
+    save_container(path, state, repa_arguments(num_classes=model.config.num_classes, **arguments), steps)
     return state
 
 
-def mmdit_state(config: dict[str, Any]) -> dict[str, Tensor]:
-    from hastezoo.zoo.convert.mmdit import expected_shapes
+def save_container(path: Path, state: dict[str, Tensor], args: argparse.Namespace, steps: int = 1234) -> None:
+    raw = {key: value + 1 for key, value in state.items()}
+    torch.save({"model": raw, "ema": state, "opt": {"state": {}}, "args": args, "steps": steps}, path)
 
-    return {key: torch.randn(shape) for key, shape in expected_shapes(config).items()}
+
+def mmdit_state(**config: Any) -> dict[str, Tensor]:
+    """Of an MMDiT with those settings, every parameter random, with a projector."""
+    model = random_mmdit(**config)
+    return {**state_of(model), **projectors(model.config.width)}

@@ -12,13 +12,23 @@ from safetensors.torch import load_file, save_file
 
 from hastezoo.errors import UserError
 from hastezoo.zoo import store
-from hastezoo.zoo.importing import import_file, open_weights
+from hastezoo.zoo.importing import card_config, import_file, open_weights
 from hastezoo.zoo.inspection import describe_file
 from hastezoo.zoo.modelfile import load_model, read_metadata, save_model
 from hastezoo.zoo.registry import find_card
 from hastezoo.zoo.verify import verify, verify_file
+from tests.text_models import random_mmdit
 from tests.zoo.cards import origin, write_card
-from tests.zoo.foreign import projectors, random_sit, repa_state, save_repa, state_of
+from tests.zoo.foreign import (
+    mmdit_state,
+    projectors,
+    random_sit,
+    repa_arguments,
+    repa_state,
+    save_container,
+    save_repa,
+    state_of,
+)
 
 
 def test_round_trip_of_every_tensor(own_home: Path, tmp_path: Path) -> None:
@@ -230,3 +240,101 @@ def test_our_files_with_broken_metadata(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="do not fit their own config"):
             load_model(tmp_path / "x.safetensors")
     assert [check.what for check in verify_file(tmp_path / "x.safetensors") if not check.good] == ["config"]
+
+
+TEXT = {"input_size": 4, "in_channels": 4, "width": 64, "depth": 2, "heads": 2, "context_width": 32}
+
+
+def write_text_card(home: Path, name: str = "tiny-text", **config: Any) -> Any:
+    """A card for `random_mmdit`."""
+    content = "\n".join(f"{key} = {value}" for key, value in (TEXT | config).items())
+    (home / "cards").mkdir(parents=True, exist_ok=True)
+    (home / "cards" / f"{name}.toml").write_text(
+        f"""name = "{name}"
+title = "A tiny model of text"
+architecture = "mmdit"
+parameters = 1
+method = "haste"
+resolution = 32
+protocol = "coco"
+status = "recipe-only"
+licence = "MIT"
+redistribution = "allowed"
+[config]
+{content}
+[autoencoder]
+kind = "kl"
+repo = "someone/vae"
+downsampling = 8
+[text]
+repo = "someone/clip"
+"""
+    )
+    return find_card(name)
+
+
+def test_text_to_image_round_trip(own_home: Path, tmp_path: Path) -> None:
+    """What no weight depends on does not count: a usual length of contexts, and how training began."""
+    state = mmdit_state()
+    save_container(tmp_path / "last.pt", state, repa_arguments(attn_coeff=0.5, resolution=32), steps=250)
+    card = write_text_card(own_home, context_length=16, adaln_zero="true")
+    entry = import_file(card, tmp_path / "last.pt")
+    record = entry.record
+    assert (record.format, record.which, record.step, record.notes) == ("mmdit", "ema", 250, [])
+    model, metadata = load_model(entry.path)
+    loaded = {**model.state_dict(), **load_file(entry.folder / store.PROJECTORS)}
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
+    assert metadata["architecture"] == "mmdit" and all(check.good for check in verify(card))
+    x, t, context = torch.zeros(1, 4, 4, 4), torch.ones(1), torch.ones(1, 7, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, t, context), random_mmdit()(x, t, context))
+
+
+def test_text_to_image_of_another_model_is_refused(own_home: Path, tmp_path: Path) -> None:
+    torch.save(mmdit_state(), tmp_path / "x.pt")
+    for config, message in (
+        ({"depth": 3}, r"depth 2 \(the card says 3\)"),
+        ({"heads": 4}, r"heads 2 \(the card says 4\)"),
+        ({"context_width": 48}, r"context_width 32 \(the card says 48\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            import_file(write_text_card(own_home, **config), tmp_path / "x.pt")
+    with pytest.raises(UserError, match="they are a mmdit, mmdit-coco-haste is a mmdit_coco"):
+        import_file(find_card("mmdit-coco-haste"), tmp_path / "x.pt")
+    with pytest.raises(UserError, match="they are a mmdit, tiny is a sit"):
+        import_file(write_card(own_home), tmp_path / "x.pt")
+    # Where the shapes leave heads open, the card decides.
+    torch.save(mmdit_state(depth=3), tmp_path / "three.pt")
+    entry = import_file(write_text_card(own_home, "three", depth=3, heads=8), tmp_path / "three.pt")
+    assert load_model(entry.path)[0].config.heads == 8  # type: ignore[union-attr]
+
+
+def test_what_is_this_file_of_text_to_image(own_home: Path, tmp_path: Path) -> None:
+    save_container(tmp_path / "last.pt", mmdit_state(), repa_arguments(attn_coeff=0.5), steps=9)
+    facts = describe_file(tmp_path / "last.pt")
+    assert (facts["format"], facts["architecture"], facts["weights"], facts["step"]) == ("mmdit", "mmdit", "EMA", 9)
+    assert "heads 2, context_width 32, context_length 77" in str(facts["config"]) and "num_heads" not in facts
+    parameters = sum(parameter.numel() for parameter in random_mmdit().parameters())
+    assert facts["parameters"] == f"{parameters:,}" and str(facts["time"]).startswith("t = 0 is data")
+    assert facts["projectors"] == f"{sum(t.numel() for t in projectors(64).values()):,} parameters, kept apart"
+    torch.save(mmdit_state(depth=3), tmp_path / "three.pt")
+    facts = describe_file(tmp_path / "three.pt")
+    assert facts["num_heads"] == "not readable from the file" and "heads" not in str(facts["config"])
+    entry = import_file(write_text_card(own_home), tmp_path / "last.pt")
+    facts = describe_file(entry.path)
+    assert (facts["format"], facts["architecture"], facts["converted from"]) == (
+        "hastezoo safetensors",
+        "mmdit",
+        "mmdit",
+    )
+    assert facts["parameters"] == f"{parameters:,}"
+
+
+def test_a_cards_config_is_made_whole_or_refused(own_home: Path) -> None:
+    whole = card_config(find_card("mmdit-coco"))
+    assert (whole["depth"], whole["context_length"], whole["adaln_zero"]) == (24, 77, False)
+    assert card_config(write_text_card(own_home))["mlp_ratio"] == 4.0
+    with pytest.raises(UserError, match="the config of tiny-text's card makes no model: mmdit has no setting 'widht'"):
+        card_config(write_text_card(own_home, widht=3))
+    with pytest.raises(UserError, match="the config of tiny-text's card makes no model: width 64 is not a multiple"):
+        card_config(write_text_card(own_home, heads=5))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hastezoo.errors import UserError, nearest
 from hastezoo.zoo.convert import mmdit, sit
-from hastezoo.zoo.convert.converted import Converted, Hints
+from hastezoo.zoo.convert.converted import Converted, Hints, expected_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,19 +58,6 @@ def convert(state_dict: Mapping[str, Any], hints: Mapping[str, Any] | None = Non
     converted = FORMATS[given.fallback["format"]](state, given)
     converted.assumed += ("format",)
     return converted
-
-
-def expected_shapes(architecture: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every key that a model of that architecture has, and its shape.
-
-    Raises:
-        TypeError, ValueError: If the config is none of that architecture.
-    """
-    from hastezoo.models.sit import SiTConfig
-
-    if architecture.startswith("mmdit"):
-        return mmdit.expected_shapes(config)
-    return sit.expected_shapes(SiTConfig(**config))
 
 
 def detect(state: Mapping[str, Tensor], hints: Hints) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hastezoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from hastezoo.models.mmdit import MMDiTConfig
+    from hastezoo.models.sit import SiTConfig
 
 SHOWN = 3  # offending keys named in an error
 
@@ -69,7 +72,7 @@ class Converted:
 
     Attributes:
         origin: The format they came from, one of `convert.FORMATS`.
-        architecture: Registered name: `sit_xl_2`, or `sit` for an unnamed size.
+        architecture: Registered name: `sit_xl_2`, or `sit` or `mmdit` for an unnamed size.
         config: Every value of the family's configuration.
         state_dict: Exactly the keys of our module.
         leftovers: What belongs to training and not to the model: the projectors, by their names in the file.
@@ -86,19 +89,11 @@ class Converted:
     assumed: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
-        """The model with these weights, in evaluation mode, in our convention of time and sign.
-
-        Raises:
-            UserError: If this version has no module for the architecture.
-        """
+        """The model with these weights, in evaluation mode, in our convention of time and sign."""
         import torch
 
-        from hastezoo.models.registry import ARCHITECTURES, create_model
+        from hastezoo.models.registry import create_model
 
-        if self.architecture not in ARCHITECTURES:
-            raise UserError(
-                f"{self.architecture} has no module in this version; its weights can be converted, not yet run"
-            )
         with torch.device("meta"):
             model = create_model(self.architecture, **self.config)
         model.load_state_dict(self.state_dict, assign=True)
@@ -109,6 +104,25 @@ def split(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> tuple[dict[
     """The state without the keys under some prefixes, and those keys."""
     kept = {key: value for key, value in state.items() if not key.startswith(prefixes)}
     return kept, {key: value for key, value in state.items() if key.startswith(prefixes)}
+
+
+def expected_shapes(architecture: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every key of a model and its shape, from the module itself; no memory is used.
+
+    Args:
+        architecture: Registered name.
+        config: Values of its configuration.
+
+    Raises:
+        TypeError, ValueError: If the config is none of that architecture.
+    """
+    import torch
+
+    from hastezoo.models.registry import create_model
+
+    with torch.device("meta"):
+        model = create_model(architecture, **config)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -158,6 +172,55 @@ def need(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, .
     return shape
 
 
+def fit(
+    state: Mapping[str, Tensor], family: str, config: SiTConfig | MMDiTConfig
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state with the usual positions if it has none, every key accounted for; and notes on its own positions.
+
+    Raises:
+        UserError: If a key or a shape does not fit the config.
+    """
+    from hastezoo.models.layers import sincos_positions
+
+    rows, columns = config.grid
+    complete = dict(state)
+    try:
+        if "pos_embed" not in complete:
+            complete["pos_embed"] = sincos_positions(config.width, rows, columns).unsqueeze(0)
+        expected = expected_shapes(family, asdict(config))
+    except ValueError as error:
+        raise UserError(f"the shapes make no model: {error}") from None
+    check_shapes(complete, expected)
+    return complete, compare_positions(complete, config.width, rows, columns)
+
+
+def input_size(state: Mapping[str, Tensor], hints: Hints, patch: int) -> int:
+    """The side of the input, from the positions, a hint, the training arguments or the fallback.
+
+    Raises:
+        UserError: If none of them tells.
+    """
+    if "pos_embed" in state:
+        return side_of(need(state, "pos_embed", 3)[1], patch)
+    size = hints.input_size or _latent_side(hints) or hints.fallback.get("input_size")
+    if size is None:
+        raise UserError(
+            "the file has no pos_embed, so its input size is unknown: give the hint input_size (32 at 256 px)"
+        )
+    return size
+
+
+def size_is_told(state: Mapping[str, Tensor], hints: Hints) -> bool:
+    """Whether `input_size` needs no fallback."""
+    return "pos_embed" in state or bool(hints.input_size or _latent_side(hints))
+
+
+def _latent_side(hints: Hints) -> int | None:
+    """From the resolution in the training arguments; the released models are all of latents at 1/8."""
+    resolution = hints.number("resolution") or hints.number("image_size")
+    return resolution // 8 if resolution else None
+
+
 def side_of(patches: int, patch_size: int) -> int:
     """The side of a square input from its number of patches.
 
@@ -170,14 +233,14 @@ def side_of(patches: int, patch_size: int) -> int:
     return side * patch_size
 
 
-def compare_positions(state: Mapping[str, Tensor], width: int, side: int) -> list[str]:
+def compare_positions(state: Mapping[str, Tensor], width: int, rows: int, columns: int) -> list[str]:
     """A note where the file's positions are not the sine-cosine table; they are kept all the same."""
     from hastezoo.models.layers import sincos_positions
 
     table = state["pos_embed"]
     if table.is_meta:
         return []
-    difference = float((table[0].float() - sincos_positions(width, side, side)).abs().max())
+    difference = float((table[0].float() - sincos_positions(width, rows, columns)).abs().max())
     if difference <= 1e-3 * (1 if table.element_size() >= 4 else 10):  # half precision rounds the table
         return []
     return [f"pos_embed differs from the sine-cosine table by up to {difference:.2g}; the file's values are kept"]

@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING
 
 from hastezoo.errors import UserError
 from hastezoo.models.registry import SIT_SIZES, architecture_of
-from hastezoo.zoo.convert.converted import (
-    Converted,
-    Hints,
-    check_shapes,
-    compare_positions,
-    depth_of,
-    need,
-    side_of,
-    split,
-)
+from hastezoo.zoo.convert.converted import Converted, Hints, depth_of, fit, input_size, need, size_is_told, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,18 +101,8 @@ def _converted(
     origin: str,
     **convention: bool,
 ) -> Converted:
-    from hastezoo.models.layers import sincos_positions
-
     config = _config(state, hints, **convention)
-    rows, columns = config.grid
-    complete = dict(state)
-    notes = []
-    if "pos_embed" in complete:
-        check_shapes(complete, expected_shapes(config))
-        notes = compare_positions(complete, config.width, rows)
-    else:
-        complete["pos_embed"] = sincos_positions(config.width, rows, columns).unsqueeze(0)
-        check_shapes(complete, expected_shapes(config))
+    complete, notes = fit(state, "sit", config)
     values = asdict(config)
     return Converted(origin, architecture_of(values), values, complete, leftovers, notes, _assumed(state, hints))
 
@@ -135,7 +116,7 @@ def _config(state: Mapping[str, Tensor], hints: Hints, **convention: bool) -> Si
     qk_norm = "blocks.0.attn.q_norm.weight" in state
     try:
         return SiTConfig(
-            input_size=_input_size(state, hints, patch),
+            input_size=input_size(state, hints, patch),
             patch_size=patch,
             in_channels=channels,
             width=width,
@@ -154,25 +135,7 @@ def _assumed(state: Mapping[str, Tensor], hints: Hints) -> tuple[str, ...]:
     """What neither the shapes nor a hint told, so that it came from the fallback."""
     heads = hints.num_heads or HEADS.get(state["x_embedder.proj.weight"].shape[0])
     heads_seen = heads is not None or "blocks.0.attn.q_norm.weight" in state
-    size_seen = "pos_embed" in state or hints.input_size or _latent_side(hints)
-    return (() if heads_seen else ("num_heads",)) + (() if size_seen else ("input_size",))
-
-
-def _latent_side(hints: Hints) -> int | None:
-    """From the resolution in the training arguments; the released models are all of latents at 1/8."""
-    resolution = hints.number("resolution") or hints.number("image_size")
-    return resolution // 8 if resolution else None
-
-
-def _input_size(state: Mapping[str, Tensor], hints: Hints, patch: int) -> int:
-    if "pos_embed" in state:
-        return side_of(need(state, "pos_embed", 3)[1], patch)
-    size = hints.input_size or _latent_side(hints) or hints.fallback.get("input_size")
-    if size is None:
-        raise UserError(
-            "the file has no pos_embed, so its input size is unknown: give the hint input_size (32 at 256 px)"
-        )
-    return size
+    return (() if heads_seen else ("num_heads",)) + (() if size_is_told(state, hints) else ("input_size",))
 
 
 def _heads(state: Mapping[str, Tensor], hints: Hints, width: int, qk_norm: bool) -> int:
@@ -196,13 +159,3 @@ def _classes(hints: Hints, rows: int) -> int:
     if stated is not None and stated != rows - 1:
         raise UserError(f"the label table has {rows} rows; {stated} classes and the null label need {stated + 1}")
     return rows - 1
-
-
-def expected_shapes(config: SiTConfig) -> dict[str, tuple[int, ...]]:
-    """Every key of a SiT and its shape, from the module itself; no memory is used."""
-    import torch
-
-    from hastezoo.models.sit import SiT
-
-    with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in SiT(config).state_dict().items()}
