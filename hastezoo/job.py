@@ -6,64 +6,29 @@ drawn whole, so that every image meets the same neighbours, and comes out the sa
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hastezoo import __version__, pictures
 from hastezoo.autoencoders import to_bytes
-from hastezoo.errors import UserError, explain
+from hastezoo.conditioning.conditions import Labels
+from hastezoo.conditioning.prompts import clean
+from hastezoo.errors import UserError
 from hastezoo.files import atomic_write, write_json
 from hastezoo.pipeline import Batch, Pipeline
-from hastezoo.sampling.protocol import Protocol
+from hastezoo.request import RECORD, Request, dumped, read_record
 from hastezoo.sampling.solvers import StepInfo
 from hastezoo.stores import ArrayFile, ImageFiles, Store
 
 GRID_LIMIT = 100  # images shown in a grid
 TRAJECTORY_LIMIT = 16  # images shown in an animation
 TRAJECTORY_FRAMES = 60
-RECORD = "samples.json"
-
-
-class Request(BaseModel):
-    """Everything that decides the images and their files; written into samples.json.
-
-    Attributes:
-        weights, vae: What was named instead of the card's, and the autoencoder used; their digests pin both.
-        labels, seeds: One per image, in order.
-        conditions: How many conditions were crossed with seeds, for the shape of the grid.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    model: str
-    weights: str | None = None
-    weights_sha256: str
-    vae: str | None = None
-    vae_sha256: str = ""
-    vae_tiling: bool = False
-    protocol: Protocol
-    labels: list[Annotated[int, Field(ge=0)]]
-    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
-    conditions: int = Field(1, ge=1)
-    batch_size: int = Field(ge=1)
-    device: str
-    dtype: str
-    compile: bool = False
-    format: Literal["png", "npz", "webp"] = "png"
-
-    @model_validator(mode="after")
-    def _pairs(self) -> Self:
-        if len(self.labels) != len(self.seeds):
-            raise ValueError(f"{len(self.labels)} labels do not pair with {len(self.seeds)} seeds")
-        return self
 
 
 @dataclass
@@ -89,41 +54,11 @@ Progress = Callable[[int, StepInfo | None], None]
 """Called with the number of finished images, and the step under way or None at the end of a batch."""
 
 
-def read_record(path: Path) -> Request:
-    """The request in a samples.json (or in the folder that holds one).
-
-    Raises:
-        UserError: If it cannot be read or is no such file.
-    """
-    path = path / RECORD if path.is_dir() else path
-    try:
-        return Request.model_validate(json.loads(path.read_text(encoding="utf-8"))["request"])
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValidationError as error:
-        raise UserError(explain(error, Request, str(path))) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is not a samples.json of hastezoo") from None
-
-
 def _has_images(folder: Path) -> bool:
     """Whether a folder with a record holds more than it: a job that failed before its first batch left nothing else."""
     if not (folder / RECORD).exists():
         return False
     return any(path.name != RECORD and not path.name.startswith(".") for path in folder.iterdir())
-
-
-def with_recorded_batch_size(request: Request, out: Path) -> Request:
-    """The request with the batch size of the same job in `out`, if one began there.
-
-    For a batch size of "auto", which may come out differently when another program holds memory: going on with what
-    the job began with keeps its images the same.
-    """
-    if not (out / RECORD).exists():
-        return request
-    begun = read_record(out / RECORD)
-    adopted = request.model_copy(update={"batch_size": begun.batch_size})
-    return adopted if adopted == begun else request
 
 
 class Job:
@@ -144,16 +79,28 @@ class Job:
     ) -> None:
         self.pipeline, self.request, self.out = pipeline, request, out
         self.grid, self.trajectory = grid, trajectory
+        self.asked = request.asked
         self.store: Store = (
             ArrayFile(out, request.labels)
             if request.format == "npz"
-            else ImageFiles(out, request.labels, request.seeds, request.format)
+            else ImageFiles(out, request.marks, request.seeds, request.format)
         )
-        if max(request.labels) >= len(pipeline.names):
-            raise UserError(
-                f"label {max(request.labels)} is out of range: {request.model} has {len(pipeline.names)} classes"
-            )
+        self._check_conditions()
         self._claim()
+
+    def _check_conditions(self) -> None:
+        """A record may be written by anybody."""
+        request, conditions = self.request, self.pipeline.conditions
+        if conditions.text != bool(request.prompts):
+            kind = "prompts" if conditions.text else "classes"
+            raise UserError(f"{request.model} draws from {kind}, and the request has none")
+        if isinstance(conditions, Labels):
+            if max(request.labels) >= len(conditions.names):
+                raise UserError(
+                    f"label {max(request.labels)} is out of range: {request.model} has {len(conditions.names)} classes"
+                )
+        elif any(clean(prompt) != prompt for prompt in (*request.prompts, request.negative)):
+            raise UserError("a prompt of the request has spaces or characters that prompts are cleaned of")
 
     def _claim(self) -> None:
         record = self.out / RECORD
@@ -195,9 +142,10 @@ class Job:
             if frames is not None:
                 frames.add(info)
 
-        request = self.request
-        labels, seeds = request.labels[indices.start : indices.stop], request.seeds[indices.start : indices.stop]
-        return self.pipeline.draw(labels, seeds, request.protocol, after_step)
+        request, part = self.request, slice(indices.start, indices.stop)
+        return self.pipeline.draw(
+            self.asked[part], request.seeds[part], request.protocol, after_step, negative=request.negative
+        )
 
     def _finish(self, report: Report) -> None:
         self.store.finish()
@@ -213,7 +161,11 @@ class Job:
     def _save_grid(self) -> None:
         shown = self.store.first(min(GRID_LIMIT, len(self.request.seeds)))
         conditions = self.request.conditions if len(shown) == len(self.request.seeds) else 1
-        sheet = pictures.grid(shown, pictures.columns_for(len(shown), conditions))
+        columns = pictures.columns_for(len(shown), conditions)
+        # A row a prompt has its text once; where every image has a prompt of its own, each has its text.
+        rows = conditions > 1 and columns == len(shown) // conditions and columns > 1
+        said = self.asked[: len(shown) : columns if rows else 1] if self.request.prompts else None
+        sheet = pictures.grid(shown, columns, captions=said)
         atomic_write(self.out / "grid.png", pictures.encode(sheet, "png"))
 
     @property
@@ -222,8 +174,7 @@ class Job:
 
     def _record(self, report: Report | None) -> dict[str, Any]:
         request = self.request
-        names = self.pipeline.names
-        rows = zip(self.store.names(), request.labels, request.seeds, strict=True)
+        rows = zip(self.store.names(), map(self._named, request.labels), request.seeds, strict=True)
         spent = None
         if report is not None:
             spent = {
@@ -234,13 +185,18 @@ class Job:
             }
         return {
             "hastezoo": __version__,
-            "request": request.model_dump(),
+            "request": dumped(request),
             "spent": spent,
             "environment": environment(self.pipeline),
-            "samples": [
-                {"file": file, "class": label, "name": names[label], "seed": seed} for file, label, seed in rows
-            ],
+            "samples": [{"file": file, **named, "seed": seed} for file, named, seed in rows],
         }
+
+    def _named(self, label: int) -> dict[str, Any]:
+        """What an image is of, in its line of the record."""
+        conditions = self.pipeline.conditions
+        if isinstance(conditions, Labels):
+            return {"class": label, "name": conditions.names[label]}
+        return {"prompt": self.request.prompts[label]}
 
 
 class _Frames:

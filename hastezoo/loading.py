@@ -1,4 +1,4 @@
-"""The parts of a pipeline from what a card says: network, autoencoder, classes; refused where they do not fit."""
+"""The parts of a pipeline from what a card says, refused where they do not fit: network, autoencoder, conditions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from hastezoo.autoencoders import Autoencoder, LatentAutoencoder, create_autoencoder
-from hastezoo.conditioning.labels import ClassList, class_names
+from hastezoo.conditioning.conditions import Conditions, Labels, Prompts
+from hastezoo.conditioning.labels import class_names
+from hastezoo.conditioning.text import create_text_encoder
 from hastezoo.errors import UserError
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.importing import misfit, open_for
@@ -17,16 +19,14 @@ from hastezoo.zoo.modelfile import load_model
 from hastezoo.zoo.weights import Resolved
 
 
-def check_runnable(card: Card) -> None:
-    """Refuse a checkpoint that this version has no module for, before anything is downloaded.
+def check_text_encoder(card: Card, asked: str | Path | None) -> None:
+    """Refuse an encoder for a checkpoint that has no use for one, before anything is downloaded.
 
     Raises:
-        UserError: For a model of text.
+        UserError: If there is one, and the model draws classes.
     """
-    if card.classes is None:
-        raise UserError(
-            f"{card.name} draws from text, which this version cannot do yet; `hastezoo list` shows what there is"
-        )
+    if card.text is None and asked is not None:
+        raise UserError(f"{card.name} draws classes: it takes no text encoder")
 
 
 def load_network(card: Card, found: Resolved) -> nn.Module:
@@ -47,17 +47,27 @@ def load_network(card: Card, found: Resolved) -> nn.Module:
     return network
 
 
-def load_classes(card: Card, config: Any) -> ClassList:
-    """The card's classes.
+def load_conditions(card: Card, config: Any, text_encoder: str | Path | None, *, device: torch.device) -> Conditions:
+    """The card's classes, or its text encoder or the one asked for.
 
     Raises:
-        UserError: If the weights have another number of them.
+        UserError: If the weights have another number of classes, or the encoder is not to be had or of another width.
     """
-    check_runnable(card)
-    names = class_names(str(card.classes))
-    if len(names) != config.num_classes:
-        raise UserError(f"the weights have {config.num_classes} classes, but {card.name} has {len(names)}")
-    return names
+    check_text_encoder(card, text_encoder)
+    if card.text is None:
+        names = class_names(str(card.classes))
+        if len(names) != config.num_classes:
+            raise UserError(f"the weights have {config.num_classes} classes, but {card.name} has {len(names)}")
+        return Labels(names)
+    encoder = create_text_encoder(
+        card.text.kind, source=text_encoder or card.text.repo, length=card.text.length, device=device
+    )
+    if encoder.width != config.context_width:
+        raise UserError(
+            f"the text encoder {encoder.source} has states of {encoder.width} values, {card.name} takes "
+            f"{config.context_width}"
+        )
+    return Prompts(encoder)
 
 
 def load_autoencoder(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from hastezoo.files import atomic_write
 
 CELL = 64  # smaller images are enlarged to about this many pixels in grids and animations
 GAP = 2
+GROUND = 40
+CAPTION = 18  # pixels of a line of text
 # Of matplotlib, for every plot of the project.
 PLOT_STYLE: dict[str, object] = {
     "font.size": 9.0,
@@ -61,20 +65,51 @@ def columns_for(count: int, conditions: int = 1) -> int:
     return max(1, int(np.ceil(np.sqrt(count))))
 
 
-def grid(pixels: np.ndarray, columns: int | None = None) -> Image.Image:
-    """Images (N, H, W, C) set out row by row on a dark ground."""
+def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[object] | None = None) -> Image.Image:
+    """Images (N, H, W, C) set out row by row on a dark ground.
+
+    Args:
+        pixels: The images.
+        columns: As square as can be where it is not given.
+        captions: A line of text under each image, or, where there are as many as rows and fewer than images, under
+            each row.
+    """
     count, height, width, _ = pixels.shape
     columns = columns or columns_for(count)
-    scale = viewing_scale(height)
-    step_x, step_y = width * scale + GAP, height * scale + GAP
-    rows = -(-count // columns)
+    scale, rows = viewing_scale(height), -(-count // columns)
+    by_row = captions is not None and len(captions) == rows and rows < count
+    step_x, step_y = width * scale + GAP, height * scale + GAP + (0 if captions is None else CAPTION)
     first = to_pil(pixels[0])
-    ground = 40 if first.mode == "L" else (40, 40, 40)
-    sheet = Image.new(first.mode, (columns * step_x + GAP, rows * step_y + GAP), ground)
+    mode = first.mode if captions is None else "RGB"
+    sheet = Image.new(mode, (columns * step_x + GAP, rows * step_y + GAP), GROUND if mode == "L" else (GROUND,) * 3)
     for index, image in enumerate(pixels):
         place = (GAP + index % columns * step_x, GAP + index // columns * step_y)
         sheet.paste(to_pil(image, scale), place)
+    for index, caption in enumerate(captions or ()):
+        across, down = (0, index) if by_row else (index % columns, index // columns)
+        room = (columns * step_x if by_row else step_x) - 2 * GAP
+        write(sheet, str(caption), (GAP + across * step_x, GAP + down * step_y + height * scale), room)
     return sheet
+
+
+def write(sheet: Image.Image, text: str, place: tuple[int, int], room: int) -> None:
+    """Write a line of text at (x, y) into a picture, cut to so many pixels."""
+    font, draw = caption_font(), ImageDraw.Draw(sheet)
+    kept = text or "(no text)"
+    while len(kept) > 1 and draw.textlength(kept, font=font) > room:
+        kept = kept.removesuffix("…")[:-1].rstrip() + "…"
+    draw.text((place[0], place[1] + 2), kept, fill=(225, 225, 225), font=font)
+
+
+@functools.cache
+def caption_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which matplotlib brings along (it is not imported for it), or Pillow's own of Latin letters."""
+    found = importlib.util.find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), CAPTION - 6)
+    return ImageFont.load_default()
 
 
 def save_animation(path: Path, frames: Sequence[Image.Image], milliseconds: int = 80, hold: int = 1500) -> None:

@@ -11,27 +11,24 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hastezoo.autoencoders import to_bytes
-from hastezoo.conditioning.labels import ClassList, find_label, label_of_seed
+from hastezoo.conditioning.conditions import Asked, Conditions, listed
 from hastezoo.devices import find_device, find_dtype, fitting_batch_size
-from hastezoo.errors import UserError, explain
-from hastezoo.loading import check_runnable, load_autoencoder, load_classes, load_network
+from hastezoo.errors import UserError
+from hastezoo.loading import check_text_encoder, load_autoencoder, load_conditions, load_network
 from hastezoo.sampling import solvers
 from hastezoo.sampling.guidance import guided
 from hastezoo.sampling.interpolants import find_interpolant
 from hastezoo.sampling.noise import NoiseSource
 from hastezoo.sampling.protocol import Protocol
 from hastezoo.zoo.card import Card
-from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card, find_protocol
+from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card, make_protocol, validated
 from hastezoo.zoo.weights import resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Classes = int | str | Sequence[int | str] | None
 
 
 @dataclass
@@ -40,13 +37,13 @@ class Batch:
 
     Attributes:
         pixels: uint8 (B, H, W, C).
-        labels, seeds: One per image.
+        conditions, seeds: One label or prompt, and one seed, per image.
         evaluations: Velocities evaluated for the batch.
         passes: Network passes per image; a guided velocity takes two.
     """
 
     pixels: np.ndarray
-    labels: list[int]
+    conditions: list[int] | list[str]
     seeds: list[int]
     evaluations: int
     passes: int
@@ -58,7 +55,8 @@ class Output:
 
     Attributes:
         pixels: uint8 (N, H, W, C).
-        labels, seeds: One per image.
+        labels, prompts: One per image, of a model of classes or of text; the other is empty.
+        seeds: One per image.
         protocol: The settings that were used, in full.
         evaluations: Velocities evaluated per image, as the solver counts them.
         passes: Network passes per image.
@@ -67,6 +65,7 @@ class Output:
 
     pixels: np.ndarray
     labels: list[int]
+    prompts: list[str]
     seeds: list[int]
     protocol: Protocol
     evaluations: int
@@ -116,7 +115,8 @@ class Pipeline:
         compile: bool = False,
         vae: str | Path | None = None,
         vae_tiling: bool = False,
-        names: ClassList | None = None,
+        conditions: Conditions | None = None,
+        text_encoder: str | Path | None = None,
     ) -> None:
         self.card = card
         self.device, self.dtype = device, dtype
@@ -126,8 +126,10 @@ class Pipeline:
         network = network.to(device=device, dtype=dtype).eval()
         self.network: Any = torch.compile(network) if compile else network
         self.path = find_interpolant(card.path)
-        self.names = load_classes(card, self.config) if names is None else names
         self.autoencoder = load_autoencoder(card, self.config, vae, device=device, tiling=vae_tiling)
+        self.conditions: Conditions = (
+            load_conditions(card, self.config, text_encoder, device=device) if conditions is None else conditions
+        )
 
     @classmethod
     def from_pretrained(
@@ -140,6 +142,8 @@ class Pipeline:
         compile: bool = False,
         vae: str | Path | None = None,
         vae_tiling: bool = False,
+        text_encoder: str | Path | None = None,
+        conditions: Conditions | None = None,
         say: Callable[[str], None] = lambda text: None,
         progress: Callable[[int, int | None], None] = lambda done, total: None,
     ) -> Self:
@@ -154,13 +158,15 @@ class Pipeline:
             compile: Run the network through torch.compile.
             vae: The autoencoder of a latent model, instead of the card's: ema, mse, a folder, or owner/name of the Hub.
             vae_tiling: Decode in tiles, for images that do not fit the memory.
+            text_encoder: Of a model of text, instead of the card's: a folder, or owner/name of the Hub.
+            conditions: What makes conditions, ready made, instead of either.
             say, progress: Told of downloads and conversions.
 
         Raises:
             UserError: If the name, device or dtype is not to be had, or the weights do not verify.
         """
         card = find_card(name)
-        check_runnable(card)
+        check_text_encoder(card, text_encoder)
         place, kind = find_device(device), find_dtype(dtype)  # refused before anything is downloaded
         found = resolve(card, weights, say=say, progress=progress)
         return cls(
@@ -172,6 +178,8 @@ class Pipeline:
             compile=compile,
             vae=vae,
             vae_tiling=vae_tiling,
+            text_encoder=text_encoder,
+            conditions=conditions,
         )
 
     @property
@@ -187,53 +195,47 @@ class Pipeline:
         """
         return make_protocol(name or self.card.protocol, overrides)
 
-    def labels(self, classes: Classes, seeds: Sequence[int]) -> list[int]:
-        """One label per seed: the class asked for (one is broadcast), or drawn from the seed.
-
-        Raises:
-            UserError: If a class is unknown or the counts do not match.
-        """
-        if classes is None:
-            return [label_of_seed(seed, self.config.num_classes) for seed in seeds]
-        labels = [find_label(one, self.names) for one in _listed(classes)]
-        if len(labels) not in (1, len(seeds)):
-            raise UserError(f"{len(labels)} classes do not pair with {len(seeds)} seeds; give one, or as many")
-        return labels * len(seeds) if len(labels) == 1 else labels
-
     def __call__(
         self,
-        classes: Classes = None,
+        classes: Asked = None,
         seeds: int | Sequence[int] | None = None,
         *,
+        prompts: str | Sequence[str] | None = None,
+        negative: str = "",
         batch_size: int | str = "auto",
         callback: solvers.Callback | None = None,
         protocol: str | Protocol | None = None,
         **overrides: Any,
     ) -> Output:
-        """Draw images. Classes and seeds are zipped; one value is broadcast.
+        """Draw images. Classes (or prompts) and seeds are zipped; one value is broadcast.
 
         Args:
-            classes: Numbers or names; None draws each label from its seed.
-            seeds: One per image; by default 0, or 0, 1, 2, ... for several classes.
+            classes: Numbers or names, of a model of classes; None draws each label from its seed.
+            seeds: One per image; by default 0, or 0, 1, 2, ... for several classes or prompts.
+            prompts: What to draw, of a model of text; "" draws without text.
+            negative: What guidance leads away from, instead of the empty prompt.
             batch_size: Images at a time, or "auto".
             callback: Called after every solver step; raise `solvers.Cancelled` to stop.
             protocol: A named protocol or a whole one, instead of the card's.
             **overrides: Settings of the Protocol, such as steps=50, cfg=1.5, solver="heun".
 
         Raises:
-            UserError: If a class, seed or setting is not valid.
+            UserError: If a class, prompt, seed or setting is not valid.
             Cancelled: If the callback raised it.
         """
-        asked = None if classes is None else _listed(classes)
+        asked = self._asked(classes, prompts)
         count = len(asked) if asked else 1
-        chosen = list(range(count)) if seeds is None else [_seed(seed) for seed in _listed(seeds)]
+        chosen = list(range(count)) if seeds is None else [_seed(seed) for seed in listed(seeds)]
         chosen = chosen * count if len(chosen) == 1 else chosen
         settings = self._settings(protocol, overrides)
+        conditions = self.conditions.read(asked, chosen)
         began = time.perf_counter()
-        batches = list(self.stream(self.labels(asked, chosen), chosen, settings, batch_size, callback))
+        batches = list(self.stream(conditions, chosen, settings, batch_size, callback, negative=negative))
+        drawn: list[Any] = [one for batch in batches for one in batch.conditions]
         return Output(
             pixels=np.concatenate([batch.pixels for batch in batches]),
-            labels=[label for batch in batches for label in batch.labels],
+            labels=[] if self.conditions.text else drawn,
+            prompts=drawn if self.conditions.text else [],
             seeds=chosen,
             protocol=settings,
             evaluations=max(batch.evaluations for batch in batches),
@@ -241,25 +243,36 @@ class Pipeline:
             seconds=time.perf_counter() - began,
         )
 
+    def _asked(self, classes: Asked, prompts: str | Sequence[str] | None) -> list[Any] | None:
+        """The one of both that this model draws from, as a list."""
+        given, other = (prompts, classes) if self.conditions.text else (classes, prompts)
+        if other is not None:
+            has, wants = ("text", "prompts") if self.conditions.text else ("classes", "classes")
+            raise UserError(f"{self.card.name} draws from {has}: give it {wants}")
+        return None if given is None else listed(given)
+
     def _settings(self, protocol: str | Protocol | None, overrides: dict[str, Any]) -> Protocol:
         if isinstance(protocol, Protocol):
-            return _validated({**protocol.model_dump(), **overrides})
+            return validated({**protocol.model_dump(), **overrides})
         return self.protocol(protocol, **overrides)
 
     def stream(
         self,
-        labels: Sequence[int],
+        conditions: Sequence[int] | Sequence[str],
         seeds: Sequence[int],
         protocol: Protocol,
         batch_size: int | str = "auto",
         callback: solvers.Callback | None = None,
+        *,
+        negative: str = "",
     ) -> Iterator[Batch]:
         """Draw images batch by batch, so that memory stays bounded whatever their number."""
         if not seeds:
             raise UserError("no seeds: name at least one image")
         size = self.batch_size(batch_size)
         for first in range(0, len(seeds), size):
-            yield self.draw(labels[first : first + size], seeds[first : first + size], protocol, callback)
+            part = slice(first, first + size)
+            yield self.draw(conditions[part], seeds[part], protocol, callback, negative=negative)
 
     def batch_size(self, asked: int | str) -> int:
         """A number as it is; "auto" as what fits the memory."""
@@ -271,9 +284,15 @@ class Pipeline:
 
     @torch.inference_mode()
     def draw(
-        self, labels: Sequence[int], seeds: Sequence[int], protocol: Protocol, callback: solvers.Callback | None = None
+        self,
+        conditions: Sequence[int] | Sequence[str],
+        seeds: Sequence[int],
+        protocol: Protocol,
+        callback: solvers.Callback | None = None,
+        *,
+        negative: str = "",
     ) -> Batch:
-        """Draw one batch.
+        """Draw one batch of labels or prompts, as `conditions.read` gives them.
 
         Raises:
             UserError: If the memory does not suffice, the network does not compile or returns NaN.
@@ -283,7 +302,8 @@ class Pipeline:
         source = NoiseSource(seeds)
         model = _CountedModel(self.network, self.dtype)
         try:
-            state = self._integrate(model, labels, source, protocol, callback)
+            asked = self.conditions.tensors(conditions, negative, self.device)
+            state = self._integrate(model, asked, source, protocol, callback)
         except torch.OutOfMemoryError:
             raise UserError(f"a batch of {len(seeds)} does not fit the memory of {self.device}; lower it") from None
         except Exception as error:
@@ -296,22 +316,22 @@ class Pipeline:
         if not bool(torch.isfinite(state).all()):
             raise UserError(f"{self.card.name} returned NaN or infinity in {self.dtype}; try another dtype or solver")
         pixels = to_bytes(self.autoencoder.decode(state), protocol.rounding).cpu().numpy()
-        return Batch(pixels, list(labels), list(seeds), model.calls, model.rows // len(seeds))
+        drawn = cast(Any, list(conditions))
+        return Batch(pixels, drawn, list(seeds), model.calls, model.rows // len(seeds))
 
     def _integrate(
         self,
         model: _CountedModel,
-        labels: Sequence[int],
+        asked: tuple[Tensor, Tensor],
         source: NoiseSource,
         protocol: Protocol,
         callback: solvers.Callback | None,
     ) -> Tensor:
-        condition = torch.tensor(labels, dtype=torch.int64, device=self.device)
-        null = torch.full((1,), self.config.num_classes, dtype=torch.int64, device=self.device)
+        condition, null = asked
         velocity = guided(
             model, condition, null, scale=protocol.cfg, interval=protocol.interval, channels=protocol.channels
         )
-        shape = (len(labels), *self.sample_shape)
+        shape = (len(condition), *self.sample_shape)
         return solvers.integrate(
             protocol.solver,
             velocity,
@@ -330,28 +350,7 @@ class Pipeline:
         )
 
 
-def _listed(value: Any) -> list[Any]:
-    """A list as it is; one class or seed as a list of one."""
-    return [value] if isinstance(value, str | Integral) else list(value)
-
-
 def _seed(value: Any) -> int:
     if not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
         raise UserError(f"a seed is a whole number in 0..2**63-1, not {value!r}")
     return int(value)
-
-
-def make_protocol(name: str, overrides: dict[str, Any]) -> Protocol:
-    """A named protocol with some settings replaced.
-
-    Raises:
-        UserError: If the name, a key or a value is not valid.
-    """
-    return _validated({**find_protocol(name).model_dump(), **overrides})
-
-
-def _validated(values: dict[str, Any]) -> Protocol:
-    try:
-        return Protocol.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explain(error, Protocol)) from None

@@ -40,15 +40,22 @@ class Store(Protocol):
 
 
 class ImageFiles:
-    """`00000_class7_seed0.png`, or `.webp` without loss."""
+    """`00000_class7_seed0.png`, or `.webp` without loss.
 
-    def __init__(self, folder: Path, labels: Sequence[int], seeds: Sequence[int], format: str) -> None:
-        self.folder, self.labels, self.seeds, self.format = folder, labels, seeds, format
+    Args:
+        folder: Theirs.
+        marks: What each image is of, in a word fit for a file's name: `class7`, `a-red-bus`.
+        seeds: Of each image.
+        format: png or webp.
+    """
+
+    def __init__(self, folder: Path, marks: Sequence[str], seeds: Sequence[int], format: str) -> None:
+        self.folder, self.marks, self.seeds, self.format = folder, marks, seeds, format
         self.digits = max(5, len(str(len(seeds) - 1)))
 
     def path(self, index: int) -> Path:
         """Where image `index` is."""
-        name = f"{index:0{self.digits}d}_class{self.labels[index]}_seed{self.seeds[index]}.{self.format}"
+        name = f"{index:0{self.digits}d}_{self.marks[index]}_seed{self.seeds[index]}.{self.format}"
         return self.folder / name
 
     def names(self) -> list[str]:
@@ -77,7 +84,7 @@ class ImageFiles:
 
 
 class ArrayFile:
-    """`samples.npz` in the format of the ADM evaluator: arr_0 uint8 (N, H, W, C), arr_1 labels."""
+    """`samples.npz` in the format of the ADM evaluator: arr_0 uint8 (N, H, W, C), arr_1 labels, or prompts' numbers."""
 
     def __init__(self, folder: Path, labels: Sequence[int]) -> None:
         self.folder, self.labels = folder, labels

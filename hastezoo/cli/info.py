@@ -66,9 +66,9 @@ def _recipe(card: Card) -> str:
 def _condition(card: Card) -> str:
     from hastezoo.conditioning.labels import class_names
 
-    if card.classes is None:
-        return "text; null condition: the empty prompt"
-    names = class_names(card.classes)
+    if card.text is not None:
+        return f"text, through {card.text.repo}, {card.text.length} tokens; null condition: the empty prompt"
+    names = class_names(str(card.classes))
     return f"{len(names)} classes ({names[0]} ... {names[len(names) - 1]}); null label {len(names)}"
 
 

@@ -16,6 +16,9 @@ _MODEL = (
     ),
     click.option("--vae", metavar="VAE", help="Autoencoder of a latent model: ema, mse, a folder, owner/name."),
     click.option("--vae-tiling", is_flag=True, help="Decode in tiles, for images that do not fit the memory."),
+    click.option(
+        "--text-encoder", metavar="ENCODER", help="CLIP text encoder of a model of text: a folder, owner/name."
+    ),
 )
 _PROTOCOL = (
     click.option("--solver", help="euler, heun, dopri5, euler-maruyama, stochastic-heun."),

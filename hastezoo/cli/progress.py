@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from hastezoo.job import Report, Request
+    from hastezoo.job import Report
     from hastezoo.pipeline import Pipeline
+    from hastezoo.request import Request
     from hastezoo.sampling.solvers import StepInfo
 
 

@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hastezoo.cli.asking import check_asked, clean_negative, make_request, read_seeds
 from hastezoo.cli.errors import reporting_errors
-from hastezoo.cli.options import device_options, model_options, overrides, protocol_options
+from hastezoo.cli.options import device_options, model_options, protocol_options
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
-    from hastezoo.job import Request
     from hastezoo.pipeline import Pipeline
+    from hastezoo.request import Request
 
-MOST_SEEDS = 10_000_000
-LARGEST_SEED = 2**63 - 1
 # What --from takes from its file and so cannot be given beside it.
 FROM_FILE = (
     "model",
     "weights",
     "vae",
     "vae_tiling",
+    "text_encoder",
     "classes",
+    "prompt",
+    "prompts",
+    "negative",
     "number",
     "seed",
     "seeds",
@@ -46,39 +49,6 @@ FROM_FILE = (
 )
 
 
-def parse_seeds(text: str) -> list[int]:
-    """The seeds that a text such as 0-15,40 lists.
-
-    Raises:
-        UserError: If the text is something else, or names a seed twice.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(f"--seeds {text!r}: {part.strip()!r} is no seed (0, 1, ...) or range; write 0-15,40")
-        start, stop = int(first), int(last or first)
-        if stop < start or stop - start >= MOST_SEEDS or stop > LARGEST_SEED:
-            raise UserError(f"--seeds {text!r}: the range {part.strip()!r} is empty, too long or too large")
-        seeds += range(start, stop + 1)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text!r} names a seed twice")
-    return seeds
-
-
-def _seeds(options: dict[str, Any]) -> list[int]:
-    if options["seeds"] is not None:
-        if options["number"] is not None or options["seed"] is not None:
-            raise UserError("--seeds lists the images itself; leave out -n and --seed")
-        return parse_seeds(options["seeds"])
-    first, number = options["seed"] or 0, options["number"] if options["number"] is not None else 1
-    if not 0 <= first <= LARGEST_SEED - MOST_SEEDS:
-        raise UserError(f"--seed must be at least 0 and below 2**63 - {MOST_SEEDS}, not {first}")
-    if not 1 <= number <= MOST_SEEDS:
-        raise UserError(f"-n must be in 1..{MOST_SEEDS}, not {number}")
-    return list(range(first, first + number))
-
-
 def _check_file_alone(context: click.Context) -> None:
     given = [name for name in FROM_FILE if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
@@ -93,7 +63,7 @@ def _load(options: dict[str, Any], request: Request | None, quiet: bool) -> Pipe
     from hastezoo.cli.transfers import transfers
     from hastezoo.pipeline import Pipeline
 
-    keys = ("weights", "dtype", "compile", "vae", "vae_tiling")
+    keys = ("weights", "dtype", "compile", "vae", "vae_tiling", "text_encoder")
     chosen = {key: options[key] if request is None else getattr(request, key) for key in keys}
     name = options["model"] if request is None else request.model
     device = request.device if request is not None and options["device"] == "auto" else options["device"]
@@ -101,46 +71,16 @@ def _load(options: dict[str, Any], request: Request | None, quiet: bool) -> Pipe
         return Pipeline.from_pretrained(name, device=device, say=say, progress=progress, **chosen)
 
 
-def _request(options: dict[str, Any], seeds: list[int], pipeline: Pipeline) -> Request:
-    """Conditions x seeds: each class in the order given, drawn with every seed."""
-    from hastezoo.conditioning.labels import find_label
-    from hastezoo.job import Request
-
-    classes = [find_label(one, pipeline.names) for one in options["classes"]]
-    if len(set(classes)) < len(classes):
-        raise UserError(f"--class names class {max(classes, key=classes.count)} twice")
-    protocol = pipeline.protocol(options["protocol"], **overrides(options))
-    labels = [label for label in classes for _ in seeds] or pipeline.labels(None, seeds)
-    weights = options["weights"]
-    return Request(
-        model=options["model"],
-        weights=_settled(weights),
-        weights_sha256=pipeline.weights_sha256,
-        vae=pipeline.autoencoder.source or None,
-        vae_sha256=pipeline.autoencoder.sha256,
-        vae_tiling=options["vae_tiling"],
-        protocol=protocol,
-        labels=labels,
-        seeds=seeds * max(1, len(classes)),
-        conditions=max(1, len(classes)),
-        batch_size=pipeline.batch_size(options["batch_size"]),
-        device=str(pipeline.device),
-        dtype=options["dtype"],
-        compile=options["compile"],
-        format=options["format"],
-    )
-
-
-def _settled(weights: str | None) -> str | None:
-    """A file by its absolute path, so that another working directory finds it; a place on the Hub as it is."""
-    return weights if weights is None or weights.startswith("hub:") else str(Path(weights).resolve())
-
-
 def _check_same(source: Path, request: Request, pipeline: Pipeline) -> None:
     """What a request recorded must be what was loaded, or its images would be others."""
+    from hastezoo.conditioning.conditions import Prompts
+
+    conditions = pipeline.conditions
+    encoder = conditions.encoder.sha256 if isinstance(conditions, Prompts) else ""
     for what, then, now in (
         ("weights", request.weights_sha256, pipeline.weights_sha256),
         ("autoencoder", request.vae_sha256, pipeline.autoencoder.sha256),
+        ("text encoder", request.text_encoder_sha256, encoder),
     ):
         if then != now:
             raise UserError(
@@ -151,7 +91,10 @@ def _check_same(source: Path, request: Request, pipeline: Pipeline) -> None:
 
 def _default_folder(request: Request, batch_size: str) -> Path:
     """The same command goes to the same folder, so that repeating it goes on where it stopped."""
-    settings = request.model_dump_json(exclude={"batch_size"}) + batch_size
+    from hastezoo.request import OF_TEXT
+
+    unused = set() if request.prompts else set(OF_TEXT)
+    settings = request.model_dump_json(exclude={"batch_size", *unused}) + batch_size
     digest = hashlib.sha256(settings.encode()).hexdigest()
     return Path("outputs") / f"{request.model}-{digest[:8]}"
 
@@ -166,7 +109,10 @@ def _default_folder(request: Request, batch_size: str) -> Path:
     metavar="CLASS",
     help="Number or name; repeatable. Without it classes are drawn from the seeds.",
 )
-@click.option("-n", "number", type=int, help="Images of each class: seeds SEED .. SEED+N-1.  [default: 1]")
+@click.option("--prompt", multiple=True, metavar="TEXT", help="What to draw, of a model of text; repeatable.")
+@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Prompts from a file, one a line.")
+@click.option("--negative", metavar="TEXT", help="What guidance leads away from, instead of the empty prompt.")
+@click.option("-n", "number", type=int, help="Images of each class or prompt: seeds SEED .. SEED+N-1.  [default: 1]")
 @click.option("--seed", type=int, help="First seed.  [default: 0]")
 @click.option("--seeds", metavar="LIST", help="Seeds by name instead, such as 0-15,40.")
 @click.option("--protocol", metavar="NAME", help="A named protocol instead of the card's, such as haste.")
@@ -219,17 +165,20 @@ def command(
 
     began = time.perf_counter()
     seeds: list[int] = []
+    prompts: list[str] = []
     if source is None:  # what can be refused without loading torch is refused at once
-        seeds = _seeds(options)
-        find_card(options["model"])
+        seeds = read_seeds(options)
+        prompts = check_asked(find_card(options["model"]), options)
+        clean_negative(options["negative"])
     else:
         _check_file_alone(context)
-    from hastezoo.job import Job, read_record, with_recorded_batch_size
+    from hastezoo.job import Job
+    from hastezoo.request import read_record, with_recorded_batch_size
 
     request = read_record(source) if source is not None else None
     pipeline = _load(options, request, quiet)
     if request is None:
-        request = _request(options, seeds, pipeline)
+        request = make_request(options, seeds, prompts, pipeline)
     else:
         assert source is not None
         _check_same(source, request, pipeline)

@@ -90,6 +90,20 @@ class Autoencoder(_Strict):
     downsampling: int = 1
 
 
+class Text(_Strict):
+    """What makes a condition of a prompt.
+
+    Attributes:
+        kind: `clip`: the last hidden states of a CLIP text encoder.
+        repo: Its repository on the Hub, or a folder.
+        length: Tokens of a prompt; what is longer is cut off.
+    """
+
+    kind: Literal["clip"] = "clip"
+    repo: str
+    length: int = Field(77, ge=2)
+
+
 class Training(_Strict):
     """How the weights came about."""
 
@@ -150,6 +164,7 @@ class Card(_Strict):
         path: The interpolant its velocity belongs to.
         resolution: Side of the images in pixels.
         classes: Name of the list of class names in `conditioning`; None for a model of text.
+        text: What makes a condition of a prompt; None for a model of classes.
         protocol: Name of the default protocol in `protocols.toml`.
         status: `embedded` in the package, on the `hub` as our own file, `upstream` as somebody's file that the
             converter reads, or `recipe-only`: no weights anywhere that we know of.
@@ -170,6 +185,7 @@ class Card(_Strict):
     resolution: int
     autoencoder: Autoencoder = Autoencoder()
     classes: str | None = None
+    text: Text | None = None
     protocol: str
     status: Status
     weights: Weights | None = None
@@ -184,6 +200,12 @@ class Card(_Strict):
     results: list[Result] = []
 
     _folder: Path = PrivateAttr(default_factory=Path)
+
+    @model_validator(mode="after")
+    def _draws_from_something(self) -> Self:
+        if (self.classes is None) == (self.text is None):
+            raise ValueError("a card has either classes or text")
+        return self
 
     @model_validator(mode="after")
     def _status_is_true(self) -> Self:

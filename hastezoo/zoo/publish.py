@@ -180,6 +180,7 @@ def _body(card: Card, weights: Path, repo: str, licence: str, metadata: dict[str
         f"| training step | {metadata.get('step', 'not stated')} |",
         f"| data | {card.data or 'not stated'} |",
         f"| latents | {card.autoencoder.repo or 'none: pixels'}, scale {card.autoencoder.scale:g} |",
+        *([f"| text encoder | {card.text.repo}, {card.text.length} tokens |"] if card.text else []),
         f"| sampled by default with | {protocol.solver}, {protocol.steps} steps{guided if protocol.cfg != 1 else ''} |",
         f"| licence | {licence} |",
         f"| sha256 | `{digest}` |",

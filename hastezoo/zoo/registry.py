@@ -6,6 +6,7 @@ import functools
 import tomllib
 import warnings
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -99,3 +100,24 @@ def find_protocol(name: str) -> Protocol:
         near = nearest(name, protocols()) or list(protocols())
         raise UserError(f"unknown protocol {name!r}; nearest: {', '.join(near)}")
     return protocols()[name]
+
+
+def make_protocol(name: str, overrides: dict[str, Any]) -> Protocol:
+    """A named protocol with some settings replaced.
+
+    Raises:
+        UserError: If the name, a key or a value is not valid.
+    """
+    return validated({**find_protocol(name).model_dump(), **overrides})
+
+
+def validated(settings: dict[str, Any]) -> Protocol:
+    """A protocol of these settings.
+
+    Raises:
+        UserError: If a key or a value is not valid.
+    """
+    try:
+        return Protocol.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(explain(error, Protocol)) from None

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from hastezoo.cli.asking import parse_seeds
 from hastezoo.cli.main import main
-from hastezoo.cli.sample import parse_seeds
 from hastezoo.errors import UserError
 from hastezoo.zoo import registry
 
@@ -141,7 +141,7 @@ def test_a_folder_whose_job_failed_before_its_first_image_is_free(
 ) -> None:
     from hastezoo.pipeline import Pipeline
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **more: Any) -> Any:
         raise UserError("no memory")
 
     with monkeypatch.context() as patch:
@@ -193,11 +193,11 @@ def test_interrupted_run_makes_only_what_is_missing(
     made(*arguments, "--out", "whole")
     draw, drawn = Pipeline.draw, []
 
-    def interrupted_draw(self: Pipeline, labels: list[int], *rest: Any) -> Any:
+    def interrupted_draw(self: Pipeline, labels: list[int], *rest: Any, **more: Any) -> Any:
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(len(labels))
-        return draw(self, labels, *rest)
+        return draw(self, labels, *rest, **more)
 
     monkeypatch.setattr(Pipeline, "draw", interrupted_draw)
     stopped = run(*FAST, *arguments, "--out", "a")
@@ -210,7 +210,9 @@ def test_interrupted_run_makes_only_what_is_missing(
     kept = {path: path.stat().st_mtime_ns for path in Path("a").glob("0*")}
     drawn.clear()
     monkeypatch.setattr(
-        Pipeline, "draw", lambda self, labels, *rest: drawn.append(len(labels)) or draw(self, labels, *rest)
+        Pipeline,
+        "draw",
+        lambda self, labels, *rest, **more: drawn.append(len(labels)) or draw(self, labels, *rest, **more),
     )
     made(*arguments, "--out", "a")
     assert drawn == ([2, 2, 2, 1] if format == "png" else [2, 2, 1])
@@ -225,12 +227,13 @@ def test_memory_does_not_grow_with_the_number_of_images(
     """800 colour images of 128 px are 39 MB; at most a grid of 100 (5 MB, twice) may be held."""
     import tracemalloc
 
-    from hastezoo.job import Job, Request
+    from hastezoo.job import Job
     from hastezoo.pipeline import Batch, Pipeline
+    from hastezoo.request import Request
 
     pipeline = Pipeline.from_pretrained(device="cpu")
 
-    def draw(labels: list[int], seeds: list[int], *rest: Any) -> Batch:
+    def draw(labels: list[int], seeds: list[int], *rest: Any, **more: Any) -> Batch:
         pixels = np.stack([np.full((128, 128, 3), seed % 256, dtype=np.uint8) for seed in seeds])
         return Batch(pixels, labels, seeds, 1, 1)
 
@@ -256,7 +259,7 @@ import signal, time
 from hastezoo.cli.main import main
 from hastezoo.pipeline import Pipeline
 draw = Pipeline.draw
-Pipeline.draw = lambda self, *rest: (time.sleep(0.2), draw(self, *rest))[1]
+Pipeline.draw = lambda self, *rest, **more: (time.sleep(0.2), draw(self, *rest, **more))[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 main(prog_name="hastezoo")
 """

@@ -209,7 +209,8 @@ def test_classes() -> None:
 
 
 def test_checkpoints_that_cannot_be_drawn_from() -> None:
-    assert "cannot do yet" in bad("sample", "--model", "mmdit-coco-haste")
+    said = bad("sample", "--model", "mmdit-coco-haste", "--prompt", "a cat")
+    assert "`python -m hastezoo.recipes.coco256 --checkpoint mmdit-coco-haste`" in said
     assert "hastezoo import sit-xl-haste 2500000.pt" in bad("sample", "--model", "sit-xl-haste", "--class", "207")
     assert "nobody hosts them" in bad("pull", "sit-b-haste")
 
