@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # What says how images are drawn, and so does not go with images that exist.
 DRAWING = (
-    "model", "weights", "vae", "vae_tiling", "protocol", "solver", "steps", "cfg", "interval", "channels", "diffusion",
-    "last_step", "start", "labels", "seed", "dtype", "compile", "save_samples",
+    "model", "weights", "vae", "vae_tiling", "text_encoder", "prompts", "protocol", "solver", "steps", "cfg",
+    "interval", "channels", "diffusion", "last_step", "start", "labels", "seed", "dtype", "compile", "save_samples",
 )  # fmt: skip
 READ_AT_ONCE = 64  # images of a batch where they are read and not drawn
 
@@ -52,6 +52,12 @@ READ_AT_ONCE = 64  # images of a batch where they are read and not drawn
 @click.option(
     "--labels", type=click.Choice(["random", "balanced"]), help="How classes are drawn.  [default: as the protocol]"
 )
+@click.option(
+    "--prompts",
+    metavar="FILE|DATASET",
+    help="Of a model of text: COCO's captions_val2014.json or a prepared data set, of whose images one caption each is "
+    "drawn by a fixed rule, or a file with a prompt a line.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the first image; the others count on.")
 @click.option("--batch-size", default="auto", show_default=True, help="Images at a time.")
 @device_options
@@ -75,6 +81,8 @@ def command(context: click.Context, **options: Any) -> None:
     if options["samples"] is not None:
         _check_existing_alone(context)
     card = find_card(options["model"]) if options["samples"] is None else None
+    if card is not None:
+        _check_prompts(options, card)
     _settle(options, card)
     plan, settings, kept = _plan(options, card, metrics)
     if plan.rank:
@@ -102,6 +110,18 @@ def _check_existing_alone(context: click.Context) -> None:
     given = [name for name in DRAWING if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
         raise UserError(f"--samples measures images that exist; leave out --{given[0].replace('_', '-')}")
+
+
+def _check_prompts(options: dict[str, Any], card: Card) -> None:
+    """Prompts for a model of text, and for no other; said before anything is loaded."""
+    if card.text is None and options["prompts"] is not None:
+        raise UserError(f"{card.name} draws classes, not text: leave out --prompts")
+    if card.text is not None and options["prompts"] is None:
+        from hastezoo.evaluation.prompts import KINDS
+
+        raise UserError(f"{card.name} draws from text; name its prompts with --prompts: {KINDS}")
+    if card.text is not None and options["labels"]:
+        raise UserError(f"{card.name} draws from text: leave out --labels")
 
 
 def _settle(options: dict[str, Any], card: Card | None) -> None:
@@ -159,8 +179,11 @@ def _plan(
 def _drawn(options: dict[str, Any], card: Card, processes: Processes) -> tuple[Images, int, int, dict[str, Any]]:
     """(images, how many of them, how many at a time, settings)."""
     from hastezoo.cli.transfers import transfers
+    from hastezoo.conditioning.conditions import Prompts
     from hastezoo.evaluation.generated import Generated, settings_of
-    from hastezoo.pipeline import Pipeline, make_protocol
+    from hastezoo.evaluation.prompts import open_prompts
+    from hastezoo.pipeline import Pipeline
+    from hastezoo.zoo.registry import make_protocol
 
     labels = {"labels": options["labels"]} if options["labels"] else {}
     protocol = make_protocol(options["protocol"], overrides(options) | labels)
@@ -169,16 +192,20 @@ def _drawn(options: dict[str, Any], card: Card, processes: Processes) -> tuple[I
         raise UserError(f"the protocol {options['protocol']} states no number of images; give --num")
     if count < 1:
         raise UserError(f"--num must be at least 1, not {count}")
-    keys = ("weights", "dtype", "compile", "vae", "vae_tiling")
+    prompts = open_prompts(options["prompts"]) if options["prompts"] is not None else None
+    keys = ("weights", "dtype", "compile", "vae", "vae_tiling", "text_encoder")
+    # A data set keeps the states of its captions, which another encoder would make otherwise.
+    known = prompts.encoder if prompts is not None and options["text_encoder"] is None else None
     with transfers(quiet=_quiet(options) or not processes.main) as (say, progress):
         pipeline = Pipeline.from_pretrained(
             card.name,
             device=str(processes.device),
+            conditions=Prompts(known) if known is not None else None,
             say=say,
             progress=progress,
             **{key: options[key] for key in keys},
         )
-    images = Generated(pipeline, protocol, count=count, seed=options["seed"])
+    images = Generated(pipeline, protocol, count=count, seed=options["seed"], prompts=prompts)
     settings = settings_of(images, options["protocol"], weights=options["weights"])
     return images, count, pipeline.batch_size(options["batch_size"]), settings
 
@@ -206,8 +233,8 @@ def _kept(form: str | None, out: Path, images: Any) -> Kept | None:
         return None
     folder = out / f"samples-{images.count}"
     folder.mkdir(parents=True, exist_ok=True)
-    labels = images.labels.tolist()
-    store = ArrayFile(folder, labels) if form == "npz" else ImageFiles(folder, labels, images.seeds, "png")
+    labels = list(range(images.count)) if images.labels is None else images.labels.tolist()
+    store = ArrayFile(folder, labels) if form == "npz" else ImageFiles(folder, images.marks, images.seeds, "png")
     return Kept(store, folder)
 
 
@@ -258,6 +285,9 @@ def _evaluate(
                 if kept is not None:
                     kept.store.finish()
                 result, files = conclude(plan.out, outcome, settings, card)
+                prompts = getattr(plan.images, "prompts", None)
+                if prompts is not None:
+                    files = [*files, prompts.write(plan.out, plan.count)]
         except KeyboardInterrupt:
             bar.interrupted()
             raise SystemExit(130) from None

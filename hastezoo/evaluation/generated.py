@@ -1,4 +1,5 @@
-"""Images that are drawn while they are measured: a function of (checkpoint, protocol, seed, number), nothing else."""
+"""Images that are drawn while they are measured: a function of (checkpoint, protocol, seed, number) and, of a model of
+text, the list of prompts; of nothing else."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hastezoo.conditioning.conditions import Labels as LabelConditions
 from hastezoo.conditioning.labels import label_of_seed
+from hastezoo.conditioning.prompts import slug
 from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
+    from hastezoo.evaluation.prompts import PromptList
     from hastezoo.pipeline import Pipeline
     from hastezoo.sampling.protocol import Protocol
 
@@ -20,24 +24,38 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Generated:
-    """Image i is drawn with seed `seed + i`; its label is a function of (seed, i) too, so any process can draw it.
+    """Image i is drawn with seed `seed + i`; its label is a function of (seed, i) too, so any process can draw it. A
+    model of text draws it from the i-th prompt.
 
     Args:
         pipeline: Loaded.
         protocol: How to draw; its `labels` says how labels are.
         count: How many images.
         seed: Of the first.
+        prompts: Of a model of text.
 
     Raises:
-        UserError: If the seeds run out.
+        UserError: If the seeds or the prompts run out, or there are prompts for a model of classes.
     """
 
-    def __init__(self, pipeline: Pipeline, protocol: Protocol, *, count: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        protocol: Protocol,
+        *,
+        count: int,
+        seed: int = 0,
+        prompts: PromptList | None = None,
+    ) -> None:
         if not 0 <= seed <= LARGEST_SEED - count:
             raise UserError(f"seed {seed} is not in 0..2**63 - 1 - {count}, so that every image has one of its own")
         self.pipeline, self.protocol, self.count = pipeline, protocol, count
         self.seeds = range(seed, seed + count)
-        self.labels: np.ndarray | None = evaluation_labels(protocol.labels, seed, count, pipeline.config.num_classes)
+        self.prompts = prompts
+        self.labels: np.ndarray | None = None
+        if isinstance(pipeline.conditions, LabelConditions):
+            self.labels = evaluation_labels(protocol.labels, seed, count, len(pipeline.conditions.names))
+        self.asked: list[Any] = _asked(self.labels, prompts, count, pipeline.card.name)
         height, width = (side * pipeline.card.autoencoder.downsampling for side in pipeline.config.size)
         channels = pipeline.config.in_channels if pipeline.card.autoencoder.kind == "identity" else 3
         self.shape = (height, width, channels)
@@ -52,13 +70,39 @@ class Generated:
             **({"vae_tiling": "yes"} if pipeline.vae_tiling else {}),
             "seed": str(seed),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
+            **_identity(pipeline, prompts),
         }
+
+    @property
+    def marks(self) -> list[str]:
+        """What each image is of, in a word fit for a file's name."""
+        return [f"class{one}" if isinstance(one, int) else slug(one) or "prompt" for one in self.asked]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Draw images start..stop - 1 as one batch."""
-        assert self.labels is not None
-        labels = self.labels[start:stop].tolist()
-        return self.pipeline.draw(labels, self.seeds[start:stop], self.protocol).pixels
+        return self.pipeline.draw(self.asked[start:stop], self.seeds[start:stop], self.protocol).pixels
+
+
+def _asked(labels: np.ndarray | None, prompts: PromptList | None, count: int, model: str) -> list[Any]:
+    """The label or the prompt of each image."""
+    if labels is not None:
+        if prompts is not None:
+            raise UserError(f"{model} draws classes, not text: leave out --prompts")
+        return labels.tolist()
+    if prompts is None:
+        raise UserError(f"{model} draws from text, and there are no prompts")
+    if len(prompts.texts) < count:
+        raise UserError(
+            f"{prompts.description} has {len(prompts.texts):,} prompts, fewer than the {count:,} images to draw; "
+            f"take -n {len(prompts.texts)} at most"
+        )
+    return prompts.texts[:count]
+
+
+def _identity(pipeline: Pipeline, prompts: PromptList | None) -> dict[str, str]:
+    if isinstance(pipeline.conditions, LabelConditions) or prompts is None:
+        return {}
+    return {"prompts_sha256": prompts.sha256, "text_encoder_sha256": pipeline.conditions.encoder.sha256}
 
 
 def evaluation_labels(kind: Labels, seed: int, count: int, classes: int) -> np.ndarray:
@@ -108,4 +152,18 @@ def settings_of(images: Generated, protocol: str, *, weights: str | None = None)
         "vae": pipeline.autoencoder.source or None,
         "vae_sha256": pipeline.autoencoder.sha256 or None,
         "vae_tiling": pipeline.vae_tiling,
+        **_text_settings(images),
+    }
+
+
+def _text_settings(images: Generated) -> dict[str, Any]:
+    """Of a model of text: nothing about labels, but what the prompts were and what encoded them."""
+    conditions, prompts = images.pipeline.conditions, images.prompts
+    if isinstance(conditions, LabelConditions) or prompts is None:
+        return {}
+    return {
+        "labels": None,
+        "prompts": {"source": prompts.description, "rule": prompts.rule, "sha256": prompts.sha256},
+        "text_encoder": conditions.encoder.source,
+        "text_encoder_sha256": conditions.encoder.sha256,
     }

@@ -13,6 +13,7 @@ from hastezoo.evaluation.references import Reference
 from hastezoo.evaluation.statistics import RunningMoments
 
 if TYPE_CHECKING:
+    from hastezoo.evaluation.prompts import PromptList
     from hastezoo.pipeline import Pipeline
     from hastezoo.sampling.protocol import Protocol
 
@@ -27,19 +28,30 @@ class QuickFid:
         extractor: With what.
         count: How many images.
         seed: Of the first.
+        prompts: Of a model of text; at least as many.
 
     Raises:
         UserError: If there are fewer images than the features have dimensions, or the reference has no statistics.
     """
 
-    def __init__(self, reference: Reference, extractor: Extractor, *, count: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        extractor: Extractor,
+        *,
+        count: int,
+        seed: int = 0,
+        prompts: PromptList | None = None,
+    ) -> None:
         self.reference, self.extractor, self.count, self.seed = reference, extractor, count, seed
+        self.prompts = prompts
         self.real = reference.moments[POOL]
         check_counts(count, reference, {POOL: len(self.real.mean)}, ("fid",))
 
     def __call__(self, pipeline: Pipeline, protocol: Protocol) -> float:
         """The distance of what the pipeline draws now."""
-        images, running = Generated(pipeline, protocol, count=self.count, seed=self.seed), RunningMoments()
+        images = Generated(pipeline, protocol, count=self.count, seed=self.seed, prompts=self.prompts)
+        running = RunningMoments()
         size = pipeline.batch_size("auto")
         for start in range(0, self.count, size):
             batch = images.read(start, min(start + size, self.count))

@@ -27,7 +27,7 @@ class PreparedImages:
         self.count = manifest.samples
         self.shape = (manifest.resolution, manifest.resolution, 3)
         self.lossy: bool | None = manifest.image_format == "jpeg"
-        self.labels: np.ndarray | None = _labels(folder, manifest)
+        self.labels: np.ndarray | None = None if manifest.text is not None else _labels(folder, manifest)
         self.description = f"{folder}, prepared from {manifest.source}"
         self.identity = {"kind": "prepared", "fingerprint": manifest.fingerprint}
 

@@ -20,12 +20,12 @@ class Samples:
 
     Attributes:
         files: Their names in order; ARRAYS for each where they are in that.
-        labels: int64 (N,).
+        labels: int64 (N,); None of a model of text.
         model: What drew them.
     """
 
     files: list[str]
-    labels: np.ndarray
+    labels: np.ndarray | None
     model: str
 
 
@@ -40,11 +40,12 @@ def read_samples(folder: Path) -> Samples | None:
         return None
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        rows = [(str(row["file"]), int(row["class"])) for row in content["samples"]]
+        text = bool(content["request"].get("prompts"))
+        rows = [(str(row["file"]), 0 if text else int(row["class"])) for row in content["samples"]]
         model = str(content["request"]["model"])
     except OSError as error:
         raise UserError(f"{record} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{record} is not a samples.json of hastezoo; take it away, and every image counts") from None
     files = [file for file, _ in rows]
     if not files or any(Path(file).name != file for file in files):
@@ -55,4 +56,4 @@ def read_samples(folder: Path) -> Samples | None:
             f"{folder} lacks {len(missing):,} of the {len(set(files)):,} files that its {RECORD} names, such as "
             f"{missing[0]}; the same `hastezoo sample` command goes on"
         )
-    return Samples(files, np.array([label for _, label in rows], np.int64), model)
+    return Samples(files, None if text else np.array([label for _, label in rows], np.int64), model)

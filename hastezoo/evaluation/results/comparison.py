@@ -17,6 +17,8 @@ from hastezoo.zoo.overrides import differing, read_protocol, words
 MOVING: dict[str, Callable[[Settings], Any]] = {
     "samples": lambda settings: settings.count,
     "labels": lambda settings: settings.labels,
+    "prompts": lambda settings: (settings.prompts or {}).get("sha256", "")[:12],
+    "text encoder": lambda settings: (settings.text_encoder_sha256 or settings.text_encoder or "")[:12],
     "rounding": lambda settings: settings.rounding or (settings.sampling or {}).get("rounding"),
     "resolution": lambda settings: settings.resolution,
     "autoencoder": lambda settings: (settings.vae_sha256 or settings.vae or "")[:12],

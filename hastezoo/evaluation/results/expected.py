@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hastezoo.autoencoders import VAES
+from hastezoo.evaluation.prompts import FROZEN
 from hastezoo.evaluation.references.named import named_references
 from hastezoo.evaluation.results.figures import Expected
 from hastezoo.evaluation.results.settings import ReferenceFacts, Settings
@@ -85,11 +86,11 @@ def expected_for(settings: Settings | Mapping[str, Any], card: Card | None) -> l
 
 def _reasons(case: _Case) -> list[str]:
     every: list[_Check] = [
-        _origin, _protocol, _drawing, _count, _labels, _weights, _autoencoder, _rounding, _pictures, _reference,
-        _extractor, _order,
+        _origin, _protocol, _drawing, _count, _labels, _prompts, _weights, _autoencoder, _rounding, _pictures,
+        _reference, _extractor, _order,
     ]  # fmt: skip
     # Where nobody knows how the samples came about, that is said once.
-    idle = {_origin} if case.settings.drawn else {_drawing, _labels, _weights, _autoencoder, _rounding}
+    idle = {_origin} if case.settings.drawn else {_drawing, _labels, _prompts, _weights, _autoencoder, _rounding}
     return [reason for check in every if check not in idle for reason in check(case)]
 
 
@@ -137,6 +138,16 @@ def _labels(case: _Case) -> Iterator[str]:
     moves = case.figure.key == "fid" and case.figure.features == "inception"
     known = f" (balanced ones lower FID by about {BALANCED_MOVES:g})" if moves and case.settings.labels else ""
     yield f"{case.settings.labels or 'not recorded'} labels instead of {wanted} ones{known}"
+
+
+def _prompts(case: _Case) -> Iterator[str]:
+    if case.card.text is None:
+        return
+    used = case.settings.prompts or {}
+    if case.figure.reference.startswith("coco") and used.get("rule") != FROZEN:
+        yield f"prompts {used.get('source', 'not recorded')} instead of a caption each of COCO's validation images"
+    elif case.figure.kind == "reported":
+        yield "which captions the figure was taken with is not published"
 
 
 def _weights(case: _Case) -> Iterator[str]:

@@ -43,7 +43,9 @@ class Settings(Open):
         samples_identity: What decides which images they are.
         lossy: Whether they went through a format such as JPEG.
         protocol: Name of the protocol; `sampling` has all its settings as they were used.
-        labels: How labels were drawn.
+        labels: How labels were drawn; None of a model of text.
+        prompts: Of a model of text: where they are from, by which rule, their digest.
+        text_encoder, text_encoder_sha256: What made states of them.
         count: Samples.
         seed: Of the first.
         rounding, dtype, compile: Pixels to bytes; precision of the network; whether it was compiled.
@@ -65,6 +67,9 @@ class Settings(Open):
     protocol: str | None = None
     sampling: dict[str, Any] | None = None
     labels: Literal["random", "balanced"] | None = None
+    prompts: dict[str, Any] | None = None
+    text_encoder: str | None = None
+    text_encoder_sha256: str | None = None
     count: int | None = None
     seed: int | None = None
     rounding: str | None = None
