@@ -1,4 +1,4 @@
-"""What training every ImageNet checkpoint takes, by the recipes' dry runs: the cost table of docs/training.md.
+"""What training every checkpoint of latents takes, by the recipes' dry runs: the tables of docs/training.md, text.md.
 
     python benchmarks/training_costs.py
 
@@ -15,9 +15,9 @@ import click
 from dated import RESULTS, date_and_device
 
 from hastezoo.recipes.dry_run import Machine, as_json, plan
-from hastezoo.recipes.imagenet import checkpoints, recipe_config
+from hastezoo.recipes.latents import checkpoints, recipe_config
 
-RECIPES = ("imagenet256", "imagenet512")
+RECIPES = ("imagenet256", "imagenet512", "coco256")
 KEPT = (
     "steps", "epochs", "flops_per_image", "teacher_share", "flops", "memory_bytes", "state_bytes", "activation_bytes",
     "processes", "portion", "gpu", "utilisation", "gpu_hours", "checkpoint_bytes",

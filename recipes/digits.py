@@ -139,7 +139,7 @@ def assemble(checkpoint: str, config: DigitsConfig, out: Path, processes: Proces
         looks = diagnoses(config.train, lambda: align(measured, model, processes.device), samples, processes)
         return [*_pictures(out, config, processes), *looks]
 
-    return Parts(model, samples, alignment, record, hooks)
+    return Parts(model, samples, alignment, record, hooks, seen.num_classes)
 
 
 def run(checkpoint: str, config: DigitsConfig, out: Path, **options: Any) -> bool:

@@ -10,7 +10,8 @@ import click
 
 from hastezoo.zoo.card import Card
 
-from .imagenet import IMAGENET_SAMPLES, ImagenetConfig, recipe_config
+from .conditions import SIZES
+from .latents import LatentsConfig, recipe_config
 from .published import Difference, differences
 
 if TYPE_CHECKING:
@@ -79,14 +80,21 @@ class Plan:
         return self.state_bytes + self.activation_bytes + FRAMEWORK_BYTES
 
 
-def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifest | None = None) -> Plan:
+def plan(
+    card: Card,
+    config: LatentsConfig,
+    machine: Machine,
+    manifest: Manifest | None = None,
+    base: LatentsConfig | None = None,
+) -> Plan:
     """What a run will take; needs neither data nor weights, and allocates nothing.
 
     Args:
         card: The checkpoint.
         config: Its settings.
         machine: On what.
-        manifest: Of the data, if there is some; ImageNet's numbers otherwise.
+        manifest: Of the data, if there is some; the numbers of ImageNet's or COCO's training set otherwise.
+        base: The recipe's settings before anybody changed them; the checkpoint's own where there are none.
 
     Raises:
         UserError: If the model, the teacher or the GPU is unknown, or the batch does not divide.
@@ -95,7 +103,7 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
     from hastezoo.training.feeding import check_batch
 
     train, termination = config.train, config.alignment.termination if config.alignment else None
-    samples = (manifest.samples if manifest else IMAGENET_SAMPLES) * (2 if config.data.flip else 1)
+    samples = _images(card, config, manifest) * (2 if config.data.flip else 1)
     check_batch(train, samples, machine.gpus)
     portion = train.batch_size // machine.gpus // train.accumulation
     gpu = gpus.find_gpu(machine.gpu)
@@ -106,7 +114,7 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
     aligned = estimate.aligned_steps(termination, train.steps) if termination else 0
     flops = estimate.run_flops(cost, train.steps, train.batch_size, aligned)
     hours = gpus.hours(flops.total, gpu, machine.gpus, machine.utilisation, train.precision)
-    data, measured = _data_bytes(config, manifest)
+    data, measured = _data_bytes(card, config, manifest)
     return Plan(
         checkpoint=card.name,
         architecture=config.architecture,
@@ -138,7 +146,7 @@ def plan(card: Card, config: ImagenetConfig, machine: Machine, manifest: Manifes
         data_bytes=data,
         data_measured=measured,
         differences=differences(card),
-        changes=changes(recipe_config(card), config),
+        changes=changes(base or recipe_config(card), config),
     )
 
 
@@ -150,17 +158,24 @@ def _checkpoints(train: TrainConfig) -> int:
     return min(train.keep, -(-train.steps // train.checkpoint_every)) + len(stay)
 
 
-def _data_bytes(config: ImagenetConfig, manifest: Manifest | None) -> tuple[int, bool]:
+def _data_bytes(card: Card, config: LatentsConfig, manifest: Manifest | None) -> tuple[int, bool]:
     """Of the prepared data, and whether that is known; otherwise a bound, for a PNG takes no more than raw pixels."""
     if manifest is not None:
         return manifest.bytes, True
     side, channels = config.model["input_size"], config.model["in_channels"]
     places = side**2 if isinstance(side, int) else side[0] * side[1]
     moments = 2 * channels * places * 2 * (2 if config.data.flip else 1)
-    return IMAGENET_SAMPLES * (moments + 3 * 8**2 * places), False
+    samples, (whole, captions) = _images(card, config, None), SIZES[card.recipe]
+    states = 0 if card.text is None else captions * 2 * card.text.length * config.model["context_width"]
+    return samples * (moments + 3 * 8**2 * places) + states * samples // whole, False
 
 
-def changes(recipe: ImagenetConfig, config: ImagenetConfig) -> dict[str, list[Any]]:
+def _images(card: Card, config: LatentsConfig, manifest: Manifest | None) -> int:
+    """Of the data; where there is none yet, of what the settings are for, or the whole training set."""
+    return manifest.samples if manifest else config.data.images or SIZES[card.recipe][0]
+
+
+def changes(recipe: LatentsConfig, config: LatentsConfig) -> dict[str, list[Any]]:
     """Settings that somebody changed: name -> [the recipe's, now]."""
     found: dict[str, list[Any]] = {}
 

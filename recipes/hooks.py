@@ -23,17 +23,17 @@ def sample_grids(
     out: Path,
     every: int,
     pipeline_of: Callable[[nn.Module], Pipeline],
-    classes: Sequence[int],
+    shown: Sequence[Any],
     seeds: Sequence[int],
     *,
     columns: int,
     **settings: Any,
 ) -> Hook:
-    """Draws with the average, always the same classes from the same seeds: `samples/step-*.png`.
+    """Draws with the average, always the same classes or prompts from the same seeds: `samples/step-*.png`.
 
     Args:
         pipeline_of: Makes a pipeline of the average's network; called once.
-        classes, seeds: Of each image.
+        shown, seeds: Of each image; a class or a prompt, by the model.
         columns: Of the grid.
         **settings: Of the sampling protocol.
     """
@@ -46,10 +46,12 @@ def sample_grids(
     def call(run: Run) -> None:
         if not made:
             made.append(pipeline_of(run.ema.model))
-        output = made[0](classes=list(classes), seeds=list(seeds), **settings)
+        asked: dict[str, Any] = {"prompts" if made[0].conditions.text else "classes": list(shown)}
+        output = made[0](seeds=list(seeds), **asked, **settings)
+        sheet = pictures.grid(output.pixels, columns=columns, captions=output.prompts or None)
         (out / "samples").mkdir(exist_ok=True)
         path = out / "samples" / f"step-{run.step:08d}.png"
-        atomic_write(path, pictures.encode(pictures.grid(output.pixels, columns=columns), "png"))
+        atomic_write(path, pictures.encode(sheet, "png"))
         run.show("samples", path)
 
     return Hook(every, call)

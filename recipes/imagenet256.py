@@ -10,7 +10,7 @@ Ctrl-C keeps a checkpoint; the same command goes on from it, also with another n
 
 from __future__ import annotations
 
-from .imagenet_command import make_command
+from .latents_command import make_command
 
 main = make_command(
     "imagenet256",

@@ -6,7 +6,7 @@ torchrun --nproc-per-node 8 -m hastezoo.recipes.imagenet512 --data DATA
 
 from __future__ import annotations
 
-from .imagenet_command import make_command
+from .latents_command import make_command
 
 main = make_command(
     "imagenet512", "sit-xl-haste-512", "Train a SiT of 512 px from nothing, plain or with HASTE; run again to go on."

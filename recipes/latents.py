@@ -1,11 +1,14 @@
-"""The recipes of class-conditional models of latents: what imagenet256 and imagenet512 share.
+"""The recipes of models of latents: what imagenet256, imagenet512 and coco256 share.
 
-Every checkpoint of the SiT family has its settings from its card and from what was published (`published.toml`). The
-data is a folder that `hastezoo prepare` made, of ImageNet or of one's own images.
+Every checkpoint has its settings from its card and from what was published (`published.toml`). The data is a folder
+that `hastezoo prepare` made, of ImageNet, of COCO or of one's own images. What is different for images of classes and
+for captioned images is in `conditions.py`.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ from hastezoo.zoo.card import Autoencoder, Card
 from hastezoo.zoo.registry import find_card, package_cards
 
 from . import running
+from .conditions import kind_of
 from .evaluating import EvaluationConfig, quick_fid
 from .published import published
 from .running import Parts, create
@@ -27,13 +31,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hastezoo.alignment.holistic import HolisticAlignment
+    from hastezoo.conditioning.conditions import Conditions
     from hastezoo.data.manifest import Manifest
+    from hastezoo.data.prepared import Prepared
     from hastezoo.pipeline import Pipeline
     from hastezoo.processes import Processes
     from hastezoo.training.loop import Hook
-
-IMAGENET_SAMPLES, IMAGENET_CLASSES = 1_281_167, 1000  # of the training set
-FAMILIAR = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes that grids of samples show
 
 
 class _Strict(BaseModel):
@@ -47,18 +50,20 @@ class DataConfig(_Strict):
         path: The prepared data set; it may move between two starts of a run.
         fingerprint: Which samples these are; filled in when a run begins, and held against the data when it goes on.
         flip: Mirrored images are samples too.
+        images: How many it should have, where a setting was published for so many; other data is warned of.
     """
 
     path: Path | None = None
     fingerprint: str = ""
     flip: bool = False
+    images: int | None = Field(None, ge=1)
 
 
 class GridConfig(_Strict):
     """The grids of samples that a run draws.
 
     Attributes:
-        images: How many, of up to eight classes.
+        images: How many, of up to eight classes or captions.
         steps: Of the solver.
         vae: Decodes them: ema, mse, a folder, or owner/name of the Hub; None for the checkpoint's.
     """
@@ -68,7 +73,7 @@ class GridConfig(_Strict):
     vae: str | None = None
 
 
-class ImagenetConfig(_Strict):
+class LatentsConfig(_Strict):
     """What is trained, on what, and how.
 
     Attributes:
@@ -94,14 +99,18 @@ def checkpoints(recipe: str) -> dict[str, Card]:
     return {name: card for name, card in package_cards().items() if card.recipe == recipe}
 
 
-def recipe_config(card: Card) -> ImagenetConfig:
-    """The settings of a checkpoint before anybody changes them."""
-    return ImagenetConfig.model_validate(
-        {"architecture": card.architecture, "model": dict(card.config), **published(card)}
+def recipe_config(card: Card, variants: Sequence[str] = ()) -> LatentsConfig:
+    """The settings of a checkpoint before anybody changes them, with its variants laid over them in their order.
+
+    Raises:
+        UserError: If there is no such variant of it.
+    """
+    return LatentsConfig.model_validate(
+        {"architecture": card.architecture, "model": dict(card.config), **published(card, variants)}
     )
 
 
-def check_effective_batch(checkpoint: str, config: ImagenetConfig, processes: int) -> None:
+def check_effective_batch(checkpoint: str, recipe: LatentsConfig, config: LatentsConfig, processes: int) -> None:
     """Refuse another batch than the recipe's, with the arithmetic.
 
     Raises:
@@ -109,7 +118,7 @@ def check_effective_batch(checkpoint: str, config: ImagenetConfig, processes: in
     """
     from hastezoo.training.feeding import counted
 
-    wanted, train = recipe_config(find_card(checkpoint)).train.batch_size, config.train
+    wanted, train = recipe.train.batch_size, config.train
     if train.batch_size == wanted:
         return
     parts = processes * train.accumulation
@@ -121,7 +130,7 @@ def check_effective_batch(checkpoint: str, config: ImagenetConfig, processes: in
     )
 
 
-def with_data(config: ImagenetConfig, manifest: Manifest, out: Path, *, fresh: bool = False) -> ImagenetConfig:
+def with_data(config: LatentsConfig, manifest: Manifest, out: Path, *, fresh: bool = False) -> LatentsConfig:
     """The settings with the data's fingerprint, if the model fits the data. With `fresh` the run in `out` is no matter.
 
     Raises:
@@ -134,24 +143,29 @@ def with_data(config: ImagenetConfig, manifest: Manifest, out: Path, *, fresh: b
     return config.model_copy(update={"data": data})
 
 
-def check_fits(config: ImagenetConfig, manifest: Manifest) -> None:
+def check_fits(config: LatentsConfig, manifest: Manifest) -> None:
     """Refuse data that the model is not for.
 
     Raises:
         UserError: With the settings that would fit.
     """
     channels, height, width = manifest.latents.shape
-    model, path = config.model, config.data.path
+    model, path, kind = config.model, config.data.path, kind_of(config.architecture)
+    kind.check(manifest, path)
     size = model.get("input_size", 32)
-    wanted = {"in_channels": channels, "input_size": height, "num_classes": len(manifest.classes)}
-    given = {"in_channels": model.get("in_channels", 4), "input_size": size, "num_classes": model.get("num_classes")}
+    wanted = {"in_channels": channels, "input_size": height, **kind.wanted(manifest)}
+    given = {"in_channels": model.get("in_channels", 4), "input_size": size, **kind.given(model)}
     changes = [f"--set model.{key}={value}" for key, value in wanted.items() if given[key] != value]
     if height != width:
         raise UserError(f"{path} has latents of {height} x {width}; this recipe trains on squares")
     if changes:
         raise UserError(
-            f"{path} has latents {channels} x {height} x {width} of {len(manifest.classes)} classes; the model is for "
-            f"{given['in_channels']} x {size} x {size} of {given['num_classes']}: {' '.join(changes)}"
+            f"{path} has latents {channels} x {height} x {width} of {kind.named(wanted)}; the model is for "
+            f"{given['in_channels']} x {size} x {size} of {kind.named(given)}: {' '.join(changes)}"
+        )
+    if config.data.images not in (None, manifest.samples):
+        warnings.warn(
+            f"{path} has {manifest.samples:,} images, and these settings are for {config.data.images:,}", stacklevel=2
         )
     if config.data.flip and not manifest.flip:
         raise UserError(
@@ -174,8 +188,8 @@ def _check_same_data(data: DataConfig, out: Path) -> None:
         )
 
 
-def described(card: Card, config: ImagenetConfig, manifest: Manifest) -> Card:
-    """The checkpoint's card, for this data: its resolution, its autoencoder, its classes."""
+def described(card: Card, config: LatentsConfig, manifest: Manifest) -> Card:
+    """The checkpoint's card, for this data: its resolution, its autoencoder, its text encoder."""
     own = manifest.latents.vae
     repo = card.autoencoder.repo if own.startswith("stabilityai/") else own
     values = {
@@ -183,9 +197,11 @@ def described(card: Card, config: ImagenetConfig, manifest: Manifest) -> Card:
         "repo": place_of(config.grid.vae or repo),
         "downsampling": manifest.resolution // manifest.latents.shape[1],
     }
-    return card.model_copy(
-        update={"resolution": manifest.resolution, "autoencoder": Autoencoder.model_validate(values)}
-    )
+    text = card.text
+    if text is not None and manifest.text is not None:
+        text = text.model_copy(update={"repo": manifest.text.encoder, "length": manifest.text.length})
+    autoencoder = Autoencoder.model_validate(values)
+    return card.model_copy(update={"resolution": manifest.resolution, "autoencoder": autoencoder, "text": text})
 
 
 def align(config: AlignmentConfig, model: nn.Module, processes: Processes) -> HolisticAlignment:
@@ -195,7 +211,7 @@ def align(config: AlignmentConfig, model: nn.Module, processes: Processes) -> Ho
     return create_alignment(config, model, processes.device)
 
 
-def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, processes: Processes) -> Parts:
+def assemble(recipe: str, checkpoint: str, config: LatentsConfig, out: Path, processes: Processes) -> Parts:
     """The model, the prepared data, the teacher."""
     from hastezoo.data.prepared import Prepared
     from hastezoo.training.record import RunRecord, typed_command
@@ -212,8 +228,7 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
     if drawing:
         _check_vae(card, model)
     alignment = None if config.alignment is None else align(config.alignment, model, processes)
-    classes = samples.manifest.classes
-    imagenet = has_imagenet_labels(samples.manifest)
+    kind = kind_of(config.architecture)
     record = RunRecord(
         recipe=recipe,
         checkpoint=checkpoint,
@@ -222,26 +237,20 @@ def assemble(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, pr
         processes=processes.count,
         data=f"{samples.manifest.name} from {samples.manifest.source}",
         samples=samples.manifest.samples,
-        class_list="imagenet" if imagenet else "",
-        classes=() if imagenet else tuple(classes),
         resolution=card.resolution,
         autoencoder=card.autoencoder,
+        **kind.record(card, samples.manifest),
     )
 
     def hooks() -> list[Hook]:
         measured = measured_by(base, config)
         looks = diagnoses(config.train, lambda: align(measured, model, processes), samples, processes)
-        return (_pictures(card, config, out, samples.manifest, processes) if drawing else []) + looks
+        return (_pictures(card, config, out, samples, processes) if drawing else []) + looks
 
-    return Parts(model, samples, alignment, record, hooks)
-
-
-def has_imagenet_labels(manifest: Manifest) -> bool:
-    """Whether the labels are ImageNet's."""
-    return manifest.name.startswith("imagenet") and len(manifest.classes) == IMAGENET_CLASSES
+    return Parts(model, samples, alignment, record, hooks, kind.null(samples))
 
 
-def measured_by(card: Card, config: ImagenetConfig) -> AlignmentConfig:
+def measured_by(card: Card, config: LatentsConfig) -> AlignmentConfig:
     """By which teacher, layers and pairs a run is looked at: its own, or where it has no pairs HASTE's of its size."""
     own = config.alignment
     if own is not None and own.attention_weight:
@@ -268,36 +277,42 @@ def _check_vae(card: Card, model: Any) -> None:
         ) from None
 
 
-def _pictures(card: Card, config: ImagenetConfig, out: Path, manifest: Manifest, processes: Processes) -> list[Hook]:
+def _pictures(card: Card, config: LatentsConfig, out: Path, samples: Prepared, processes: Processes) -> list[Hook]:
     """Grids of samples, and what is measured of others."""
-    import torch
-
-    from hastezoo.conditioning.labels import ClassList
-    from hastezoo.pipeline import Pipeline
-
     from .hooks import sample_grids
 
-    classes = len(manifest.classes)
-
-    def pipeline_of(network: nn.Module) -> Pipeline:
-        numbered = ClassList(tuple((str(label),) for label in range(classes)))
-        return Pipeline(network, card, device=processes.device, dtype=torch.float32, names=numbered)
-
-    shown = FAMILIAR if classes == IMAGENET_CLASSES else tuple(range(min(classes, len(FAMILIAR))))
+    kind = kind_of(config.architecture)
     count = config.grid.images
+    conditions, shown = kind.shown(samples, count)
     grids = sample_grids(
-        out, config.train.sample_every, pipeline_of,
+        out, config.train.sample_every, _drawing(card, conditions, processes),
         [shown[index % len(shown)] for index in range(count)], [index // len(shown) for index in range(count)],
         columns=min(len(shown), count), steps=config.grid.steps,
     )  # fmt: skip
-    reference = config.evaluation.reference or (
-        f"imagenet{manifest.resolution}" if has_imagenet_labels(manifest) else str(config.data.path)
-    )
+    if not config.evaluation.every:
+        return [grids]
+    folder = config.data.path
+    reference = config.evaluation.reference or kind.reference(samples.manifest) or str(folder)
     evaluation = config.evaluation.model_copy(update={"reference": reference})
-    return [grids, *quick_fid(evaluation, pipeline_of, card.protocol, str(processes.device))]
+    conditions, prompts = kind.evaluated(samples, evaluation.prompts or str(folder))
+    pipeline_of = _drawing(card, conditions, processes)
+    return [grids, *quick_fid(evaluation, pipeline_of, card.protocol, str(processes.device), prompts)]
 
 
-def run(recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, **options: Any) -> bool:
+def _drawing(card: Card, conditions: Conditions, processes: Processes) -> Callable[[nn.Module], Pipeline]:
+    """Makes a pipeline of the average's network."""
+
+    def pipeline_of(network: nn.Module) -> Pipeline:
+        import torch
+
+        from hastezoo.pipeline import Pipeline
+
+        return Pipeline(network, card, device=processes.device, dtype=torch.float32, conditions=conditions)
+
+    return pipeline_of
+
+
+def run(recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> bool:
     """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s.
 
     Raises:

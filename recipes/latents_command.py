@@ -17,13 +17,21 @@ from hastezoo.training.config import configure
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.registry import package_cards
 
-from . import imagenet
-from .imagenet import ImagenetConfig, check_effective_batch, check_fits, recipe_config
+from . import latents
+from .latents import LatentsConfig, check_effective_batch, check_fits, recipe_config
+from .published import variants_of
 from .running import recipe_options
 
 _OPTIONS = (
     click.option("--checkpoint", metavar="NAME", help="Which checkpoint to train; --list shows them."),
-    click.option("--list", "listing", is_flag=True, help="The checkpoints of this recipe."),
+    click.option(
+        "--variant",
+        "variants",
+        multiple=True,
+        metavar="NAME",
+        help="Another published way to train it; --list shows them; repeatable.",
+    ),
+    click.option("--list", "listing", is_flag=True, help="The checkpoints of this recipe, and their variants."),
     click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="A data set of `hastezoo prepare`."),
     click.option("--dry-run", is_flag=True, help="What the run will take, and nothing else; needs no data."),
     click.option("--gpu", default="h100", show_default=True, help="Of the dry run."),
@@ -63,23 +71,24 @@ def make_command(recipe: str, default: str, summary: str) -> click.Command:
 
 def run_command(recipe: str, default: str, options: dict[str, Any]) -> None:
     """What the command does."""
-    cards = imagenet.checkpoints(recipe)
+    cards = latents.checkpoints(recipe)
     if options["listing"]:
         _list(cards, default, options["as_json"])
         return
     card = _chosen(cards, recipe, options["checkpoint"] or default)
-    config = _with_path(configure(recipe_config(card), options["file"], options["settings"]), options["data"])
+    base = recipe_config(card, options["variants"])
+    config = _with_path(configure(base, options["file"], options["settings"]), options["data"])
     if options["dry_run"]:
-        _dry_run(card, config, options)
+        _dry_run(card, base, config, options)
         return
     if config.data.path is None:
         raise UserError(_no_data(recipe, card, config))
     if not options["allow_batch_mismatch"]:
-        check_effective_batch(card.name, config, int(os.environ.get("WORLD_SIZE", "1")))
-    out = options["out"] or Path("runs") / card.name
+        check_effective_batch(card.name, base, config, int(os.environ.get("WORLD_SIZE", "1")))
+    out = options["out"] or Path("runs") / "-".join([card.name, *options["variants"]])
     _check_resume(options["resume"], out, options["fresh"])
     keys = ("device", "fresh", "quiet", "origin")
-    if not imagenet.run(recipe, card.name, config, out, **{key: options[key] for key in keys}):
+    if not latents.run(recipe, card.name, config, out, **{key: options[key] for key in keys}):
         raise SystemExit(130)
 
 
@@ -99,11 +108,17 @@ def _elsewhere(name: str) -> str:
     return f" (python -m hastezoo.recipes.{card.recipe} does)" if card and there else ""
 
 
-def _with_path(config: ImagenetConfig, path: Path | None) -> ImagenetConfig:
+def _with_path(config: LatentsConfig, path: Path | None) -> LatentsConfig:
     return config if path is None else config.model_copy(update={"data": config.data.model_copy(update={"path": path})})
 
 
-def _no_data(recipe: str, card: Card, config: ImagenetConfig) -> str:
+def _no_data(recipe: str, card: Card, config: LatentsConfig) -> str:
+    if card.text is not None:
+        return (
+            f"{card.name} trains on prepared captioned images; give them with --data FOLDER\n"
+            f"prepare them, once: hastezoo prepare {recipe} train2014/ captions_train2014.json FOLDER; --dry-run says "
+            "what training takes"
+        )
     flip = " --vae ema --flip" if config.data.flip else ""
     return (
         f"{card.name} trains on a prepared data set; give it with --data FOLDER\n"
@@ -130,6 +145,7 @@ def _list(cards: dict[str, Card], default: str, as_json: bool) -> None:
                 "method": card.method,
                 "parameters": card.parameters,
                 "default": name == default,
+                "variants": {key: one.about for key, one in variants_of(card).items()},
                 "config": recipe_config(card).model_dump(mode="json"),
             }
             for name, card in cards.items()
@@ -153,9 +169,12 @@ def _list(cards: dict[str, Card], default: str, as_json: bool) -> None:
             }
         )
     print_table(rows, right=("params", "steps", "alignment ends"))
+    about = {key: one.about for card in cards.values() for key, one in variants_of(card).items()}
+    for key, text in about.items():
+        click.echo(f"--variant {key}: {text}")
 
 
-def _dry_run(card: Card, config: ImagenetConfig, options: dict[str, Any]) -> None:
+def _dry_run(card: Card, base: LatentsConfig, config: LatentsConfig, options: dict[str, Any]) -> None:
     from hastezoo.data.manifest import Manifest
 
     from . import dry_run
@@ -165,9 +184,9 @@ def _dry_run(card: Card, config: ImagenetConfig, options: dict[str, Any]) -> Non
         check_fits(config, manifest)
     gpus = dry_run.processes_here(options["gpus"])
     if not options["allow_batch_mismatch"]:
-        check_effective_batch(card.name, config, gpus)
+        check_effective_batch(card.name, base, config, gpus)
     machine = dry_run.Machine(options["gpu"], gpus, options["utilisation"], options["price"])
-    planned = dry_run.plan(card, config, machine, manifest)
+    planned = dry_run.plan(card, config, machine, manifest, base)
     if options["as_json"]:
         click.echo(json.dumps(dry_run.as_json(planned), indent=2))
     else:

@@ -16,7 +16,7 @@ from hastezoo.files import alone_in
 from hastezoo.training.config import TrainConfig, claim_run, discard_run, make_folder, withdraw_claim
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from hastezoo.alignment.holistic import HolisticAlignment
     from hastezoo.processes import Processes
@@ -47,6 +47,7 @@ class Parts:
         alignment: Of the model with a teacher, or none.
         record: What is written beside the settings.
         hooks: Makes the periodic work; called when the folder is the run's.
+        null: The condition that means none: the null label, or the states (L, D) of the empty prompt.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Parts:
     alignment: HolisticAlignment | None
     record: RunRecord
     hooks: Callable[[], Sequence[Hook]]
+    null: int | Tensor
 
 
 def create(config: RecipeConfig) -> nn.Module:
@@ -121,7 +123,7 @@ def run(
             if origin is not None:
                 fork(origin, out)
         processes.wait()
-        objective = Objective(Linear(), parts.model.null_label, parts.alignment)  # type: ignore[arg-type]
+        objective = Objective(Linear(), parts.null, parts.alignment)
         every = [*parts.hooks(), *hooks] if processes.main else []
         outcome = train(
             parts.model, objective, parts.samples, settings.train, out, processes=processes, quiet=quiet, hooks=every

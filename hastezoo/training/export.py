@@ -127,7 +127,7 @@ def export_run(
         raise UserError(f"there is no folder {run}; name the one that a recipe trained into")
     _check_name(name)
     record, settings = RunRecord.read(run), read_json(run / "config.json", _Settings)
-    classes = None if record.class_list else home() / "classes" / f"{name}.json"
+    classes = None if record.class_list or record.text else home() / "classes" / f"{name}.json"
     _check_free(name, classes, force)
     taken = _take(run, step, weights)
     _check_finite(taken, run)
@@ -219,6 +219,8 @@ def _build(settings: _Settings, taken: _Taken, run: Path) -> nn.Module:
 
 
 def _check_classes(record: RunRecord, name: str, model: Any, run: Path) -> None:
+    if record.text is not None:
+        return
     names = list(class_names(record.class_list)) if record.class_list else record.classes
     if len(names) != model.config.num_classes:
         raise UserError(f"{run / FILE} names {len(names)} classes, but the model has {model.config.num_classes}")
@@ -226,7 +228,7 @@ def _check_classes(record: RunRecord, name: str, model: Any, run: Path) -> None:
 
 def _describe(run: Path, name: str, record: RunRecord, settings: _Settings, taken: _Taken, model: Any) -> Card:
     """The card, but for its weights."""
-    from hastezoo.models.sit import parameter_count
+    from hastezoo.models.layers import parameter_count
 
     try:
         base = find_card(record.checkpoint)
@@ -247,7 +249,8 @@ def _describe(run: Path, name: str, record: RunRecord, settings: _Settings, take
         path=base.path,
         resolution=record.resolution,
         autoencoder=record.autoencoder,
-        classes=record.class_list or name,
+        classes=None if record.text else record.class_list or name,
+        text=record.text,
         protocol=base.protocol,
         status="recipe-only",  # until its weights are written
         steps=taken.step,

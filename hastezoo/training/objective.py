@@ -24,7 +24,7 @@ class Draws:
     Attributes:
         t: (B,) times.
         noise: (B, C, H, W).
-        dropped: (B,) bool, whose label becomes the null label.
+        dropped: (B,) bool, whose condition becomes the null condition.
         posterior: (B, C, H, W), what latents are drawn from their posteriors with; None where data is all.
     """
 
@@ -104,12 +104,12 @@ class Objective:
 
     Args:
         path: The interpolant.
-        null_label: What a dropped label becomes.
+        null: What a dropped condition becomes: the null label, or the states (L, D) of the empty prompt.
         alignment: REPA's or HASTE's; None for a plain model.
     """
 
-    def __init__(self, path: Interpolant, null_label: int, alignment: HolisticAlignment | None = None) -> None:
-        self.path, self.null_label, self.alignment = path, null_label, alignment
+    def __init__(self, path: Interpolant, null: int | Tensor, alignment: HolisticAlignment | None = None) -> None:
+        self.path, self.null, self.alignment = path, null, alignment
 
     def __call__(self, student: torch.nn.Module, batch: Batch, draws: Draws) -> Loss:
         """The loss of a `Student`, or of one wrapped for several processes.
@@ -148,6 +148,11 @@ class Objective:
         t = interpolants.expand(draws.t, data)
         x = interpolants.noisy(self.path, data, draws.noise, t)
         target = interpolants.velocity(self.path, data, draws.noise, t)
-        labels = torch.where(draws.dropped, self.null_label, batch.condition)
-        answer: Answer = student(x, draws.t, labels, alignment.taps if alignment else None)
+        condition = self._condition(batch.condition, draws.dropped)
+        answer: Answer = student(x, draws.t, condition, alignment.taps if alignment else None)
         return answer, (answer.velocity.float() - target).square().flatten(1).mean(1)
+
+    def _condition(self, condition: Tensor, dropped: Tensor) -> Tensor:
+        """The condition (B, ...) with the null condition where it is dropped (B,)."""
+        null = torch.as_tensor(self.null, dtype=condition.dtype, device=condition.device)
+        return torch.where(dropped.view(-1, *[1] * (condition.ndim - 1)), null, condition)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hastezoo import __version__
 from hastezoo.errors import UserError, explain
 from hastezoo.files import write_json
-from hastezoo.zoo.card import Autoencoder
+from hastezoo.zoo.card import Autoencoder, Text
 
 FILE = "run.json"
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,6 +31,7 @@ class RunRecord(BaseModel):
     samples: How many it has.
     class_list: Name of the list of class names; empty where `classes` says them.
     classes: Class names by label, of a data set of the user's own.
+    text: What makes conditions of prompts, of a model of text, which has no classes.
     resolution: Side of the images in pixels.
     autoencoder: What made the latents, or none.
     hastezoo, torch, python, date: Versions, and the day of the latest start.
@@ -47,6 +48,7 @@ class RunRecord(BaseModel):
     samples: int = 0
     class_list: str = ""
     classes: tuple[str, ...] = ()
+    text: Text | None = None
     resolution: int
     autoencoder: Autoencoder = Autoencoder()
     hastezoo: str = __version__

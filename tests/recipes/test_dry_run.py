@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from hastezoo.recipes.imagenet import checkpoints, recipe_config
+from hastezoo.recipes.latents import checkpoints, recipe_config
 from hastezoo.training import estimate
 from hastezoo.training.config import TrainConfig
 from hastezoo.zoo.registry import package_cards

@@ -254,7 +254,7 @@ def test_grids_without_an_autoencoder(prepared: Path, teacher: Path, tmp_path: P
 
 def test_what_a_hook_measures_is_kept(prepared: Path, teacher: Path, tmp_path: Path) -> None:
     """The place for a quick FID: a hook sees the average, and its numbers go to a file of their own."""
-    from hastezoo.recipes.imagenet import recipe_config, run
+    from hastezoo.recipes.latents import recipe_config, run
     from hastezoo.training.config import configure
     from hastezoo.training.loop import Hook
     from hastezoo.zoo.registry import find_card

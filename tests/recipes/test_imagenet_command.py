@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from hastezoo.recipes import imagenet, imagenet256, imagenet512
-from hastezoo.recipes.imagenet import ImagenetConfig, checkpoints, recipe_config
+from hastezoo.recipes import imagenet256, imagenet512, latents
+from hastezoo.recipes.latents import LatentsConfig, checkpoints, recipe_config
 from hastezoo.training import estimate
 from hastezoo.zoo.registry import package_cards
 from tests.recipes.manifests import write_manifest
@@ -38,24 +38,24 @@ class Begun:
     """Stands where a run would begin, and remembers with what."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, str, ImagenetConfig, Path]] = []
+        self.calls: list[tuple[str, str, LatentsConfig, Path]] = []
         self.options: dict[str, Any] = {}
         self.finished = True
 
-    def __call__(self, recipe: str, checkpoint: str, config: ImagenetConfig, out: Path, **options: Any) -> bool:
+    def __call__(self, recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> bool:
         self.calls.append((recipe, checkpoint, config, out))
         self.options = options
         return self.finished
 
     @property
-    def config(self) -> ImagenetConfig:
+    def config(self) -> LatentsConfig:
         return self.calls[-1][2]
 
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
     runs = Begun()
-    monkeypatch.setattr(imagenet, "run", runs)
+    monkeypatch.setattr(latents, "run", runs)
     return runs
 
 
@@ -86,7 +86,7 @@ def test_list_as_json_has_numbers_and_whole_settings(recipe: str) -> None:
         card = package_cards()[row["checkpoint"]]
         assert (row["method"], row["parameters"]) == (card.method, card.parameters)
         assert row["default"] == (card.name == DEFAULTS[recipe])
-        assert ImagenetConfig.model_validate(row["config"]) == recipe_config(card)
+        assert LatentsConfig.model_validate(row["config"]) == recipe_config(card)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_no_recipe_is_named_that_is_not_there(name: str) -> None:
     """A card may name the recipe of a later version."""
     said = refused("--checkpoint", name)
     recipe = package_cards()[name].recipe
-    there = (Path(imagenet.__file__).parent / f"{recipe}.py").exists()
+    there = (Path(latents.__file__).parent / f"{recipe}.py").exists()
     assert (f"hastezoo.recipes.{recipe} does" in said) == there
 
 
@@ -247,7 +247,9 @@ def test_a_model_that_does_not_fit_the_data_says_which_settings_do(tmp_path: Pat
     words = ["--checkpoint", "sit-b-haste", "--data", data, "--out", str(tmp_path / "run"), "--device", "cpu"]
     said = refused(*words)
     wanted = "--set model.input_size=16 --set model.num_classes=5"
-    assert f"{data} has latents 4 x 16 x 16 of 5 classes; the model is for 4 x 32 x 32 of 1000: {wanted}" in said
+    assert (
+        f"{data} has latents 4 x 16 x 16 of 5 classes; the model is for 4 x 32 x 32 of 1000 classes: {wanted}" in said
+    )
     words += [*wanted.split(), "--set", "train.sample_every=0"]
     assert "0.arrow" in refused(*words)
     assert not (tmp_path / "run").exists()

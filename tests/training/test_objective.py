@@ -46,7 +46,7 @@ def test_against_the_formula_sample_by_sample(path: Any) -> None:
     data, labels = torch.randn(4, 1, 2, 2, dtype=torch.float64), torch.arange(4)
     draws = Draws(torch.rand(4, dtype=torch.float64), torch.randn_like(data), torch.tensor([True, False, False, True]))
     model = Recorder()
-    loss = Objective(path, null_label=9)(Student(model), Batch(data, labels), draws)
+    loss = Objective(path, 9)(Student(model), Batch(data, labels), draws)
     total = 0.0
     for x0, eps, t in zip(data, draws.noise, draws.t, strict=True):
         x = path.alpha(t) * x0 + path.sigma(t) * eps
@@ -55,6 +55,16 @@ def test_against_the_formula_sample_by_sample(path: Any) -> None:
     assert float(loss.total) == pytest.approx(total, rel=1e-6)
     assert model.seen[2].tolist() == [9, 1, 2, 9] and torch.equal(model.seen[1], draws.t)
     assert float(loss.terms["denoising"]) == float(loss.total)
+
+
+def test_a_dropped_caption_becomes_the_empty_ones_states() -> None:
+    """Whole rows of float16 states, which reach the model as they are."""
+    torch.manual_seed(0)
+    data, states, null = torch.randn(3, 1, 2, 2), torch.randn(3, 5, 4).half(), torch.randn(5, 4).half()
+    draws = Draws(torch.rand(3), torch.randn_like(data), torch.tensor([False, True, False]))
+    model = Recorder()
+    Objective(Linear(), null)(Student(model), Batch(data, states), draws)
+    assert torch.equal(model.seen[2], torch.stack([states[0], null, states[2]]))
 
 
 def test_draws_are_a_function_of_seed_and_step_and_shared_out_by_rows() -> None:
