@@ -95,12 +95,10 @@ class HubImages:
         return f"hf://{FOLDER}{self.repo}@{self.commit}/"
 
     def _rows(self, unit: int) -> Iterator[dict[str, Any]]:
-        from datasets import Image as ImageFeature
-
         try:
-            stream = self._stream().select_columns([self.image_column, self.label_column])
-            # Not decoded by `datasets`: there one broken image would end the stream.
-            stream = stream.cast_column(self.image_column, ImageFeature(decode=False))
+            # Not decoded by `datasets`, where one broken image would end the stream. Said first: newer versions decode
+            # folders of images ahead in threads, and what is selected from such a stream is decoded for good.
+            stream = self._stream().decode(False).select_columns([self.image_column, self.label_column])
             yield from stream.shard(num_shards=self.units, index=unit)
         except Exception as error:
             raise _explained(error, self._place) from None

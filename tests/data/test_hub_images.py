@@ -210,7 +210,7 @@ def test_what_is_not_there(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> No
     assert "there is no such repository, or it is private" in str(refusal("no/body"))
     assert "there is no revision 'v2'" in str(refusal(f"{REPO}@v2"))
     assert "Bad split: test. Available splits: ['train']" in str(refusal(f"{REPO}:test"))
-    hub.files["datasets/some/text", "notes.md"] = b"nothing to read"
+    hub.files["datasets/some/text", "notes.bin"] = b"nothing to read"
     assert "data files" in str(refusal("some/text"))
     hub.files["datasets/some/broken", "train.parquet"] = b"PAR1 not so"
     assert "arquet" in str(refusal("some/broken"))
