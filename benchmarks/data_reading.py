@@ -1,12 +1,16 @@
 """How fast is a prepared data set read?
 
-    python benchmarks/data_reading.py [--rows 4096]
+    python benchmarks/data_reading.py [--part latents|captions] [--rows 4096] [--captioned 512]
 
-Latents of 4x32x32 from one process, and decoded 256-px images from two loader workers, each against the layout that
-REPA's preprocessing leaves: a .npy and a .png file a sample, read by numpy and PIL. The ways take turns; medians are
-reported with their range, and the latents' rate over the baseline's. All files are in the page cache: this measures
-reading and decoding, not a disk. Images are pieces of scikit-image's photographs. Writes
+The first part: latents of 4x32x32 from one process, and decoded 256-px images from two loader workers, each against
+the layout that REPA's preprocessing leaves: a .npy and a .png file a sample, read by numpy and PIL. The ways take
+turns; medians are reported with their range, and the latents' rate over the baseline's. All files are in the page
+cache: this measures reading and decoding, not a disk. Images are pieces of scikit-image's photographs. Writes
 benchmarks/results/data_reading.json.
+
+The second part: latents with the states (77, 768) of one of five captions, drawn at random, from one process, against
+the layout of U-ViT's preprocessing, a .npy file an image and another a caption; U-ViT's hold float32, and float16 is
+measured too, to tell the files' share from the bytes'. Writes benchmarks/results/caption_reading.json.
 """
 
 from __future__ import annotations
@@ -27,8 +31,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hastezoo.data.batch import Batch
+from hastezoo.data.captioned import VARIANTS, caption_of, write_empty
 from hastezoo.data.images import ImageFormat, decode, encode
-from hastezoo.data.manifest import LatentInfo, Manifest
+from hastezoo.data.manifest import LatentInfo, Manifest, TextInfo
 from hastezoo.data.order import StepOrder
 from hastezoo.data.prepared import Prepared
 from hastezoo.data.shards import Row, features, write_index, write_shard
@@ -114,6 +119,110 @@ class Separate:
         return Batch(moments[:, :4], torch.zeros(len(indices), dtype=torch.int64), pixels, moments[:, 4:])
 
 
+CAPTIONS, STATES = 5, (77, 768)
+
+
+class Normals:
+    """In the place of a text encoder: states that mean nothing."""
+
+    source, revision, sha256 = "random", "", ""
+    length, width = STATES
+
+    def states(self, prompts: Sequence[str]) -> torch.Tensor:
+        random = np.random.default_rng([len(prompts), *prompts[0].encode()])
+        return torch.from_numpy(random.standard_normal((len(prompts), *STATES), np.float32)).half()
+
+
+def write_captioned(folder: Path, rows: int) -> Path:
+    """A data set of ours with captions; of the images, which are not read, there is a pixel."""
+    folder.mkdir()
+    random, pixel = np.random.default_rng(1), encode(np.zeros((1, 1, 3), np.uint8), "png")
+    encoder, captions = Normals(), tuple("abcde")
+    samples = (
+        Row(str(index), 0, pixel, np.abs(random.standard_normal((2, *SHAPE))), None, captions,
+            encoder.states([f"{index}"] * CAPTIONS).numpy())
+        for index in range(rows)
+    )  # fmt: skip
+    record = write_shard(folder / "shard-00000.arrow", samples, features([], False))
+    assert record.shard is not None
+    text = TextInfo(
+        encoder="random",
+        length=STATES[0],
+        width=STATES[1],
+        captions=CAPTIONS * rows,
+        empty=write_empty(folder, encoder),
+    )
+    latents = LatentInfo(vae="random", shape=SHAPE, mean=[0] * 4, std=[1] * 4, posterior_std=[1] * 4)
+    manifest = Manifest(
+        name="coco256", resolution=SIDE, samples=rows, classes=[], counts=[], crop="none", flip=False,
+        image_format="png", latents=latents, text=text, source="random", source_fingerprint="", shards=[record.shard],
+    )  # fmt: skip
+    write_index(folder, manifest)
+    manifest.write(folder)
+    return folder
+
+
+class SeparateCaptions:
+    """Latents and states in files of their own, as U-ViT's preprocessing leaves them."""
+
+    variants = VARIANTS
+
+    def __init__(self, folder: Path, rows: int, kind: type[np.floating[Any]]) -> None:
+        self.folder, self.rows = folder, rows
+        folder.mkdir()
+        random, encoder = np.random.default_rng(1), Normals()
+        for index in range(rows):
+            np.save(folder / f"{index}.npy", random.standard_normal((8, 32, 32), np.float32))
+            for place, states in enumerate(encoder.states([f"{index}"] * CAPTIONS).numpy().astype(kind)):
+                np.save(folder / f"{index}_{place}.npy", states)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        turns, plain = np.divmod(indices, self.rows)
+        moments = torch.from_numpy(np.stack([np.load(self.folder / f"{index}.npy") for index in plain])) * 0.18215
+        names = [f"{index}_{caption_of(int(turn), CAPTIONS)}.npy" for index, turn in zip(plain, turns, strict=True)]
+        states = torch.from_numpy(np.stack([np.load(self.folder / name) for name in names]))
+        return Batch(moments[:, :4], states, None, moments[:, 4:])
+
+
+def captioned_per_second(samples: Any, steps: int) -> float:
+    """From this process."""
+    order = list(StepOrder(len(samples), BATCH, 0, 0, steps, variants=samples.variants))
+    began = time.perf_counter()
+    for indices in order:
+        samples.__getitems__(indices)
+    return steps * BATCH / (time.perf_counter() - began)
+
+
+def measure_captions(rows: int) -> dict[str, Any]:
+    """The second part."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        ours = Prepared(write_captioned(root / "ours", rows), images=False)
+        half, single = (SeparateCaptions(root / kind.__name__, rows, kind) for kind in (np.float16, np.float32))
+        rates = in_turns(
+            {
+                "prepared": lambda: captioned_per_second(ours, 16),
+                "a file each, float16": lambda: captioned_per_second(half, 16),
+                "a file each, float32": lambda: captioned_per_second(single, 16),
+            }
+        )
+    medians = {name: rate["median"] for name, rate in rates.items()}
+    return {
+        "images": rows,
+        "captions": CAPTIONS * rows,
+        "states": list(STATES),
+        "batch": BATCH,
+        "samples_per_second": rates,
+        "over_a_file_each": {
+            kind: round(medians["prepared"] / medians[f"a file each, {kind}"], 1) for kind in ("float16", "float32")
+        },
+        "megabytes_of_states_per_sample": round(2 * STATES[0] * STATES[1] / 1e6, 3),
+    }
+
+
 def latents_per_second(samples: Any, steps: int) -> float:
     """From this process."""
     order = list(StepOrder(len(samples), BATCH, 0, 0, steps))
@@ -158,10 +267,8 @@ def decoding_seconds(folder: Path) -> float:
     return (time.perf_counter() - began) / len(files)
 
 
-@click.command()
-@click.option("--rows", default=4096, show_default=True)
-def main(rows: int) -> None:
-    """Measure and write the result."""
+def measure_latents(rows: int) -> dict[str, Any]:
+    """The first part."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         ours = {kind: write_prepared(root / kind, rows, kind) for kind in ("png", "jpeg")}  # type: ignore[arg-type]
@@ -181,8 +288,7 @@ def main(rows: int) -> None:
         )
         sizes = {kind: sum(shard.bytes for shard in Manifest.read(ours[kind]).shards) / rows for kind in ours}
         decoding = {kind: round(1000 * decoding_seconds(ours[kind]), 2) for kind in ours}
-    result = {
-        **date_and_device(),
+    return {
         "rows": rows,
         "batch": BATCH,
         "latents_per_second": latents,
@@ -191,8 +297,22 @@ def main(rows: int) -> None:
         "decoding_ms_one_process": decoding,
         "bytes_per_sample": {kind: round(size) for kind, size in sizes.items()},
     }
-    (RESULTS / "data_reading.json").write_text(json.dumps(result, indent=2) + "\n")
-    click.echo(json.dumps(result, indent=2))
+
+
+@click.command()
+@click.option("--part", type=click.Choice(["latents", "captions"]), help="Only this one.")
+@click.option("--rows", default=4096, show_default=True, help="Of latents and images.")
+@click.option("--captioned", default=512, show_default=True, help="Images with five captions each.")
+def main(part: str | None, rows: int, captioned: int) -> None:
+    """Measure and write the results."""
+    parts = {
+        "latents": ("data_reading", measure_latents, rows),
+        "captions": ("caption_reading", measure_captions, captioned),
+    }
+    for name, measure, count in (parts[key] for key in parts if part in (None, key)):
+        result = {**date_and_device(), **measure(count)}
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        click.echo(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class RandomSamples:
     """Latents, labels and images of the shapes of ImageNet-256; a batch is a function of its first index."""
 
     shape: tuple[int, ...] = (4, 32, 32)
+    variants = 1
 
     def __len__(self) -> int:
         return 1 << 20

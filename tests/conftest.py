@@ -81,6 +81,14 @@ def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a randomly initialised CLIP text encoder of two layers, 32 wide, and its tokenizer."""
+    from tests.clip import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("clip"), width=32)
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 small images in a folder a class."""
     from tests.recipes.small import write_images
@@ -107,3 +115,15 @@ def prepared(pictures: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFa
     settings = PrepareSettings(name="folder", resolution=64, vae=str(tiny_vae), shard_size=100)
     prepare(open_source(str(pictures), shard_size=100), dest, settings)
     return dest
+
+
+@pytest.fixture(scope="session")
+def captioned(tiny_vae: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images with captions as a data set of 64 px, with latents and states of the small networks."""
+    from tests.data.coco_making import make_coco, one_thread, write_coco
+
+    folder = tmp_path_factory.mktemp("coco")
+    images, annotations = write_coco(folder)
+    with one_thread():
+        make_coco(images, annotations, folder / "captioned", tiny_vae, tiny_clip)
+    return folder / "captioned"

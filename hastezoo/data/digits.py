@@ -54,6 +54,7 @@ class Digits(Dataset[tuple[Tensor, Tensor]]):
     """The digits as a model sees them: (1, 8, 8) float32 in [-1, 1], with an int64 label."""
 
     shape: tuple[int, ...] = (1, 8, 8)
+    variants = 1
 
     def __init__(self, split: Split = "train") -> None:
         pixels, labels = load(split)

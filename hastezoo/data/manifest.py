@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from hastezoo.data.images import ImageFormat
 from hastezoo.errors import UserError, explain
@@ -69,19 +69,50 @@ class LatentInfo(_Record):
     posterior_std: list[float]
 
 
+class TextFile(_Record):
+    """The file with the empty caption's states."""
+
+    file: str
+    sha256: str
+
+
+class TextInfo(_Record):
+    """What the states of captions are.
+
+    Attributes:
+        encoder: The text encoder, a repository of the Hub or a folder.
+        revision: Its commit, where it is known.
+        encoder_sha256: Of its weights.
+        length, width: L and D of a caption's states (L, D).
+        dtype: As stored.
+        captions: How many in all.
+        empty: Where the states of the empty caption are.
+    """
+
+    encoder: str
+    revision: str = ""
+    encoder_sha256: str = ""
+    length: int = Field(ge=1)
+    width: int = Field(ge=1)
+    dtype: Literal["float16"] = "float16"
+    captions: int = Field(ge=1)
+    empty: TextFile
+
+
 class Manifest(_Record):
     """A prepared data set.
 
     Attributes:
-        name: What was prepared: imagenet256, imagenet512, folder.
+        name: What was prepared: imagenet256, imagenet512, folder, coco256, captions.
         resolution: Side of the images in pixels.
         samples: Images in all.
-        classes: Names by label.
+        classes: Names by label; none where there are captions.
         counts: Images per class.
         crop: How images became square: ADM's centre crop, or as they were.
         flip: Whether there are moments of the mirrored images too.
         image_format: Of the images.
         latents: What the moments are.
+        text: What the captions' states are; None where there are classes.
         source, source_fingerprint: Where the images are from, and which they were.
         shards: The files.
         skipped: Images that could not be read.
@@ -98,12 +129,21 @@ class Manifest(_Record):
     flip: bool
     image_format: ImageFormat
     latents: LatentInfo
+    text: TextInfo | None = None
     source: str
     source_fingerprint: str
     shards: list[Shard]
     skipped: list[Skipped] = []
     date: str = ""
     hastezoo: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A data set of classes says nothing of text, as before there were others."""
+        written: dict[str, Any] = handler(self)
+        if self.text is None:
+            del written["text"]
+        return written
 
     @property
     def fingerprint(self) -> str:

@@ -1,7 +1,8 @@
 """Which sample comes when: a function of (seed, epoch, position), whatever the number of processes or workers.
 
 Step s of a run with global batch B takes positions s B to (s + 1) B - 1 of an endless sequence of permutations of the
-data set; a batch may straddle two epochs. Each process takes its contiguous part of the batch.
+data set; a batch may straddle two epochs. Each process takes its contiguous part of the batch. Where a data set has
+variants of its samples, such as captions of an image, each visit draws one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def process_slice(batch_size: int, rank: int, processes: int) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
+def variant(seed: int, epoch: int, size: int, variants: int) -> Tensor:
+    """(size,) numbers below `variants`, one for each place of an epoch's order."""
+    return torch.randint(variants, (size,), generator=generator(seed, "variant", epoch))
+
+
 class StepOrder(Sampler[list[int]]):
     """A batch sampler for the steps start..stop-1 of a run.
 
@@ -46,18 +52,27 @@ class StepOrder(Sampler[list[int]]):
         seed: Of the run.
         start, stop: Steps, 0-based; resuming is starting at another step.
         rank, processes: Which part of each batch.
+        variants: Of each sample. Variant u of sample i has the number i + size * u.
 
     Raises:
         ValueError: If there is no sample or the batch does not divide evenly.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, processes: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        processes: int = 1,
+        variants: int = 1,
     ) -> None:
         if size < 1:
             raise ValueError("the data set is empty")
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.start, self.stop = start, stop
+        self.start, self.stop, self.variants = start, stop, variants
         self.part = process_slice(batch_size, rank, processes)
 
     def __len__(self) -> int:
@@ -71,6 +86,13 @@ class StepOrder(Sampler[list[int]]):
             for position in positions:
                 epoch, place = divmod(position, self.size)
                 if epoch != current:
-                    order, current = permutation(self.seed, epoch, self.size), epoch
+                    order, current = self._epoch(epoch), epoch
                 batch.append(int(order[place]))
             yield batch
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """The numbers of one epoch, in order."""
+        order = permutation(self.seed, epoch, self.size)
+        if self.variants == 1:
+            return order
+        return order + self.size * variant(self.seed, epoch, self.size, self.variants)

@@ -1,26 +1,27 @@
-"""Images -> a prepared data set: latents' moments, cropped images and labels in Arrow shards, with a manifest.
+"""Images -> a prepared data set: latents' moments, cropped images, and labels or captions, in Arrow shards.
 
 Work goes unit by unit, a shard each, by one process or several. A finished shard has a record beside it; a preparation
-that was stopped or killed goes on with the units that have none. The manifest comes last.
+that was stopped or killed goes on with the units that have none. A manifest comes last.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from hastezoo import __version__
-from hastezoo.autoencoders import LatentAutoencoder, place_of
+from hastezoo.autoencoders import LatentAutoencoder
 from hastezoo.data import shards
-from hastezoo.data.manifest import FILE, LatentInfo, Manifest
+from hastezoo.data.captioned import load_encoder, write_empty
+from hastezoo.data.claims import NETWORKS, UNDER_WAY, check_claim, check_finished, claim_of
+from hastezoo.data.manifest import FILE, LatentInfo, Manifest, TextInfo
 from hastezoo.data.preparing import Preparer, PrepareSettings, Progress, record_of, too_many_bad
 from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
@@ -28,7 +29,8 @@ from hastezoo.data.workers import work_in_processes
 from hastezoo.errors import UserError
 from hastezoo.files import alone_in, remove_partials, write_json
 
-UNDER_WAY = "prepare.json"
+if TYPE_CHECKING:
+    from hastezoo.conditioning.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Machine:
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps. Several processes on CUDA take the GPUs in turn.
-        processes: Each with an autoencoder of its own; None for one per GPU.
+        processes: Each with networks of its own; None for one per GPU.
         threads: Of each process, that read and crop; None for the cores shared out.
         batch_size: Images encoded at once; None for 16 on a GPU and 4 elsewhere.
         max_bad: Unreadable images that are skipped before it is refused.
@@ -52,6 +54,9 @@ class Machine:
 
 class Watch(Protocol):
     """Told how it goes."""
+
+    def encodes(self, length: int, width: int) -> None:
+        """Of captions: the shape of the states of each; before the work begins."""
 
     def begin(self, done: int, total: int | None, shards_done: int, shards: int) -> None: ...
     def advance(self, images: int) -> None: ...
@@ -80,6 +85,13 @@ def prepare(
         raise UserError(
             f"{source.description} has no moments of mirrored images; leave out --flip, or prepare the photographs"
         )
+    if bool(source.classes) != (settings.text_encoder is None):
+        kind = (
+            "classes, which no text encoder is for"
+            if source.classes
+            else "captions, for which a text encoder is needed"
+        )
+        raise UserError(f"the images of {source.description} have {kind}")
     try:
         dest.mkdir(parents=True, exist_ok=True)
         with alone_in(dest, "preparing"):
@@ -93,20 +105,22 @@ def prepare(
 
 
 def _prepare(source: Source, dest: Path, settings: PrepareSettings, machine: Machine, watch: Watch | None) -> Manifest:
-    claim = _claim(source, settings)
+    claim = claim_of(source, settings)
     if (dest / FILE).exists():
-        finished = _finished(dest, claim)
+        finished = check_finished(dest, claim)
         _tidy(dest, source)
         return finished
-    _check_claim(dest, claim)
+    check_claim(dest, claim)
     remove_partials(dest)
     processes = machine.processes or _gpus(machine.device)
-    autoencoder = None if source.has_moments else _autoencoder(settings, machine.device if processes == 1 else "cpu")
-    claim["vae_sha256"] = autoencoder.sha256 if autoencoder else ""
-    _check_claim(dest, claim)
+    networks = _load(source, settings, machine.device if processes == 1 else "cpu")
+    claim.update(networks.digests)
+    check_claim(dest, claim)
     write_json(dest / UNDER_WAY, claim)
-    _make_shards(source, dest, settings, replace(machine, processes=processes), autoencoder, watch)
-    manifest = _manifest(source, dest, settings, claim, autoencoder)
+    if watch is not None and networks.encoder is not None:
+        watch.encodes(networks.encoder.length, networks.encoder.width)
+    _make_shards(source, dest, settings, replace(machine, processes=processes), networks, watch)
+    manifest = _manifest(source, dest, settings, claim, networks)
     shards.write_index(dest, manifest)
     manifest.write(dest)
     _tidy(dest, source)
@@ -131,50 +145,30 @@ def _gpus(device: str) -> int:
     return torch.cuda.device_count() if found.type == "cuda" and found.index is None else 1
 
 
-def _claim(source: Source, settings: PrepareSettings) -> dict[str, Any]:
-    """What two commands must agree on to work on one data set."""
-    return {
-        "settings": settings.model_dump(mode="json"),
-        "source": source.description,
-        "fingerprint": source.fingerprint,
-    }
+@dataclass(frozen=True)
+class _Networks:
+    """What encodes; None for what the images do not need."""
+
+    autoencoder: LatentAutoencoder | None
+    encoder: TextEncoder | None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of their weights, by their names in the claim."""
+        pairs = zip(NETWORKS, (self.autoencoder, self.encoder), strict=True)
+        return {key: "" if network is None else network.sha256 for key, network in pairs}
 
 
-def _finished(dest: Path, claim: dict[str, Any]) -> Manifest:
-    manifest = Manifest.read(dest)
-    wanted, seen = {**claim["settings"], "vae": place_of(claim["settings"]["vae"])}, manifest
-    have = {"name": seen.name, "resolution": seen.resolution, "flip": seen.flip, "image_format": seen.image_format}
-    have["vae"] = place_of(seen.latents.vae)
-    for key, value in have.items():
-        if wanted[key] != value:
-            raise UserError(f"{dest} holds a data set with {key} {value}, not {wanted[key]}; give another DEST")
-    if manifest.source_fingerprint != claim["fingerprint"]:
-        raise UserError(f"{dest} holds a data set of other images ({manifest.source}); give another DEST")
-    return manifest
+def _load(source: Source, settings: PrepareSettings, device: str) -> _Networks:
+    """Loaded here also where other processes do the work: what is wrong with it is said once, and first."""
+    from hastezoo.devices import find_device
 
-
-def _check_claim(dest: Path, claim: dict[str, Any]) -> None:
-    path = dest / UNDER_WAY
-    if not path.exists():
-        others = [one.name for one in dest.iterdir() if not one.name.startswith(".")]
-        if others:
-            raise UserError(f"{dest} is not empty (it holds {sorted(others)[0]}); give another DEST")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in before["settings"].items():
-        if claim["settings"].get(key) != value:
-            raise UserError(
-                f"{dest} was begun with {key} {value}, not {claim['settings'].get(key)}; go on so, or give another DEST"
-            )
-    weights = {one["vae_sha256"] for one in (before, claim) if "vae_sha256" in one}
-    if len(weights) > 1:
-        raise UserError(f"the autoencoder has other weights than when {dest} was begun; give another DEST")
-    if before["fingerprint"] != claim["fingerprint"]:
-        raise UserError(f"the images of {claim['source']} are not those {dest} was begun with; give another DEST")
+    autoencoder = None if source.has_moments else _autoencoder(settings, device)
+    place = settings.text_encoder
+    return _Networks(autoencoder, None if place is None else load_encoder(place, find_device(device)))
 
 
 def _autoencoder(settings: PrepareSettings, device: str) -> LatentAutoencoder:
-    """Loaded here also where other processes do the work: what is wrong with it is said once, and first."""
     from hastezoo.devices import find_device
 
     autoencoder = LatentAutoencoder.from_pretrained(settings.vae, device=find_device(device))
@@ -191,7 +185,7 @@ def _make_shards(
     dest: Path,
     settings: PrepareSettings,
     machine: Machine,
-    autoencoder: LatentAutoencoder | None,
+    networks: _Networks,
     watch: Watch | None,
 ) -> None:
     _forget_too_many_bad(dest, source, machine.max_bad)
@@ -209,7 +203,8 @@ def _make_shards(
     if processes > 1:
         made = work_in_processes(source, dest, settings, machine.device, processes, todo, options, progress)
     else:
-        made = _alone(Preparer(source, dest, settings, autoencoder, **options), todo, progress)
+        preparer = Preparer(source, dest, settings, networks.autoencoder, **options, encoder=networks.encoder)
+        made = _alone(preparer, todo, progress)
     with closing(made):  # other processes end with it, also where this is left by an error
         for record in made:
             bad += len(record.skipped)
@@ -252,7 +247,7 @@ def _manifest(
     dest: Path,
     settings: PrepareSettings,
     claim: dict[str, Any],
-    autoencoder: LatentAutoencoder | None,
+    networks: _Networks,
 ) -> Manifest:
     records = _records(dest, source)
     files = [record.shard for record in records if record.shard is not None]
@@ -271,13 +266,27 @@ def _manifest(
         crop="none" if source.has_moments else "adm-centre",
         flip=settings.flip,
         image_format=settings.image_format,
-        latents=_latents(records, settings, autoencoder),
+        latents=_latents(records, settings, networks.autoencoder),
+        text=None if networks.encoder is None else _text(records, dest, networks.encoder),
         source=source.description,
         source_fingerprint=claim["fingerprint"],
         shards=files,
         skipped=[one for record in records for one in record.skipped],
         date=datetime.date.today().isoformat(),
         hastezoo=__version__,
+    )
+
+
+def _text(records: list[ShardRecord], dest: Path, encoder: TextEncoder) -> TextInfo:
+    """What the states are; writes those of the empty caption."""
+    return TextInfo(
+        encoder=encoder.source,
+        revision=encoder.revision,
+        encoder_sha256=encoder.sha256,
+        length=encoder.length,
+        width=encoder.width,
+        captions=sum(record.captions for record in records),
+        empty=write_empty(dest, encoder),
     )
 
 

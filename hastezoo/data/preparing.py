@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from hastezoo.autoencoders import LatentAutoencoder
-from hastezoo.data import shards
+from hastezoo.data import captioned, shards
 from hastezoo.data.images import ImageFormat, as_it_is, centre_crop, encode
 from hastezoo.data.manifest import Skipped
 from hastezoo.data.shards import Row, ShardRecord
 from hastezoo.data.source import Item, Moments, Source
 from hastezoo.errors import UserError
+
+if TYPE_CHECKING:
+    from hastezoo.conditioning.text import TextEncoder
+
+TEXTS = 32  # images whose captions are encoded together, whatever the batch of images
 
 Progress = Callable[[int], None]
 """Told how many more images are done; what it raises ends the work."""
@@ -27,13 +33,15 @@ class PrepareSettings(BaseModel):
     """What decides the samples of a data set, besides its images.
 
     Attributes:
-        name: Of the data set: imagenet256, imagenet512, folder.
+        name: Of the data set: imagenet256, imagenet512, folder, coco256, captions.
         resolution: Side of the images in pixels.
         vae: Of the moments: ema, mse, a folder, or owner/name of the Hub.
         flip: Keep the moments of the mirrored image too.
         image_format: Of the stored images.
         shard_size: Images a shard, where the source is free to choose.
         moments: Of latents that the source brings along.
+        text_encoder: Of the captions' states: a folder, or owner/name of the Hub; None for images with classes.
+        limit: How many images the source was told to choose; None for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +53,8 @@ class PrepareSettings(BaseModel):
     image_format: ImageFormat = "png"
     shard_size: int = Field(4096, ge=1)
     moments: Moments = "mean-std"
+    text_encoder: str | None = None
+    limit: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Cropped:
     pixels: np.ndarray
     file: bytes
     moments: np.ndarray | None
+    captions: tuple[str, ...]
 
 
 class Preparer:
@@ -75,6 +86,7 @@ class Preparer:
         batch_size: Images it encodes at once.
         threads: That read, crop and compress meanwhile.
         max_bad: Images of one unit that may be unreadable.
+        encoder: Of captions; None where images have classes.
     """
 
     def __init__(
@@ -87,8 +99,10 @@ class Preparer:
         batch_size: int,
         threads: int,
         max_bad: int,
+        encoder: TextEncoder | None = None,
     ) -> None:
-        self.source, self.dest, self.settings, self.autoencoder = source, dest, settings, autoencoder
+        self.source, self.dest, self.settings = source, dest, settings
+        self.autoencoder, self.encoder = autoencoder, encoder
         self.batch_size, self.threads, self.max_bad = batch_size, threads, max_bad
 
     def __call__(self, unit: int, progress: Progress) -> ShardRecord:
@@ -99,6 +113,8 @@ class Preparer:
             OSError: If it cannot be written; nothing is left then.
         """
         rows = self._rows(self.source.items(unit), progress)
+        if self.encoder is not None:
+            rows = self._with_states(rows, self.encoder)
         path = self.dest / f"shard-{unit:05d}.arrow"
         record = shards.write_shard(path, rows, shards.features(self.source.classes, self.settings.flip))
         record.write(record_of(self.dest, unit))
@@ -131,7 +147,8 @@ class Preparer:
         try:
             pixels = crop(item.load(), self.settings.resolution)
             moments = item.moments() if item.moments is not None else None
-            return Cropped(item.id, item.label, pixels, encode(pixels, self.settings.image_format), moments)
+            file = encode(pixels, self.settings.image_format)
+            return Cropped(item.id, item.label, pixels, file, moments, item.captions)
         except UserError:
             raise
         except Exception as error:
@@ -146,7 +163,21 @@ class Preparer:
             every = list(self._moments(pixels))
             mirrored = list(self._moments(pixels[:, :, ::-1])) if self.settings.flip else [None] * len(batch)
         for one, moments, other in zip(batch, every, mirrored, strict=True):
-            yield Row(one.id, one.label, one.file, moments, other)
+            yield Row(one.id, one.label, one.file, moments, other, one.captions)
+
+    def _with_states(self, rows: Iterable[Row | Skipped], encoder: TextEncoder) -> Iterator[Row | Skipped]:
+        """The same with the states of their captions, `TEXTS` images at a time."""
+        group: list[Row] = []
+        for row in rows:
+            if isinstance(row, Skipped):
+                yield row
+                continue
+            group.append(row)
+            if len(group) == TEXTS:
+                yield from _stated(group, encoder)
+                group = []
+        if group:
+            yield from _stated(group, encoder)
 
     def _given(self, one: Cropped) -> np.ndarray:
         assert one.moments is not None
@@ -169,6 +200,15 @@ class Preparer:
         if not np.isfinite(moments).all():
             raise UserError(f"the autoencoder {self.autoencoder.source} gave latents that are not finite")
         return moments
+
+
+def _stated(rows: list[Row], encoder: TextEncoder) -> Iterator[Row]:
+    states = captioned.encoded(encoder, [caption for row in rows for caption in row.captions])
+    start = 0
+    for row in rows:
+        stop = start + len(row.captions)
+        yield replace(row, states=states[start:stop])
+        start = stop
 
 
 def too_many_bad(last: Skipped, limit: int) -> UserError:

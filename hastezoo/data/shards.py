@@ -3,12 +3,15 @@
 | column | |
 |---|---|
 | id | the source's name of the image |
-| label | with the classes' names |
+| label | with the classes' names; or, where there are none: |
+| captions | a list of texts |
+| states | float16 (n, L, D): a text encoder's states of the n captions, as bytes |
 | moments | float16 (2, C, h, w): mean and standard deviation of the posterior, unscaled, as bytes |
 | mirrored | the same of the mirrored image, where the data set has them |
 | image | PNG or JPEG |
 
-Moments are a binary column: of equally long values Arrow keeps one block, which is read as an array without a copy.
+Moments and states are binary columns: of equally long values Arrow keeps one block, which is read as an array without a
+copy.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class Row:
         image: Bytes of a file.
         moments: float32 (2, C, h, w), unscaled.
         mirrored: The same of the mirrored image.
+        captions: Where the data set has them; then `label` is not written.
+        states: float16 (n, L, D), of each caption.
     """
 
     id: str
@@ -49,6 +54,8 @@ class Row:
     image: bytes
     moments: np.ndarray
     mirrored: np.ndarray | None = None
+    captions: tuple[str, ...] = ()
+    states: np.ndarray | None = None
 
 
 class ShardRecord(BaseModel):
@@ -57,7 +64,8 @@ class ShardRecord(BaseModel):
     Attributes:
         shard: The file; None where nothing in the unit could be read.
         shape: (C, h, w).
-        labels: How many of each.
+        labels: How many of each; all are 0 where there are captions.
+        captions: How many.
         sums, squares, stds: Per channel, of the means, their squares and the standard deviations; over positions.
         skipped: What could not be read.
     """
@@ -65,6 +73,7 @@ class ShardRecord(BaseModel):
     shard: Shard | None
     shape: tuple[int, int, int] | None = None
     labels: dict[int, int] = {}
+    captions: int = 0
     sums: list[float] = []
     squares: list[float] = []
     stds: list[float] = []
@@ -79,10 +88,12 @@ class ShardRecord(BaseModel):
 
 
 def features(classes: Sequence[str], flip: bool) -> datasets.Features:
-    """The columns, as `datasets` describes them."""
-    from datasets import ClassLabel, Features, Image, Value
+    """The columns, as `datasets` describes them; without classes those of captions."""
+    from datasets import ClassLabel, Features, Image, List, Value
 
-    columns = {"id": Value("string"), "label": ClassLabel(names=list(classes)), "moments": Value("binary")}
+    label = {"label": ClassLabel(names=list(classes))}
+    text = {"captions": List(Value("string")), "states": Value("binary")}
+    columns = {"id": Value("string"), **(label if classes else text), "moments": Value("binary")}
     mirrored = {"mirrored": Value("binary")} if flip else {}
     return Features({**columns, **mirrored, "image": Image(decode=True)})
 
@@ -92,6 +103,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self.labels: Counter[int] = Counter()
+        self.captions = 0
         self.shape: tuple[int, ...] | None = None
         self.totals = np.zeros((3, 1))
 
@@ -100,6 +112,7 @@ class _Sums:
         if self.shape not in (None, mean.shape):
             raise UserError(f"the moments of {row.id} are of the shape {mean.shape}, those before it {self.shape}")
         self.labels[row.label] += 1
+        self.captions += len(row.captions)
         self.shape = mean.shape
         self.totals = self.totals + np.stack([part.sum((1, 2)) for part in (mean, mean**2, std)])
 
@@ -109,6 +122,7 @@ class _Sums:
             shard=shard,
             shape=self.shape,
             labels=dict(sorted(self.labels.items())),
+            captions=self.captions,
             sums=sums, squares=squares, stds=stds, skipped=list(skipped),
         )  # fmt: skip
 
@@ -157,6 +171,8 @@ def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
     values: dict[str, list[Any]] = {
         "id": [row.id for row in rows],
         "label": [row.label for row in rows],
+        "captions": [list(row.captions) for row in rows],
+        "states": [None if row.states is None else row.states.astype("<f2").tobytes() for row in rows],
         "moments": [row.moments.astype("<f2").tobytes() for row in rows],
         "mirrored": [None if row.mirrored is None else row.mirrored.astype("<f2").tobytes() for row in rows],
         "image": [{"bytes": row.image, "path": None} for row in rows],

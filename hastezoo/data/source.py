@@ -23,25 +23,29 @@ class Item:
 
     Attributes:
         id: Unique in its source and the same each time, such as `n01440764/n01440764_18.JPEG`.
-        label: Of its class.
+        label: Of its class; 0 where there are none.
         load: Reads and decodes it as RGB; any exception means that it is unreadable.
         moments: Reads the moments of its latent where the source has them: float32 (2, C, h, w), the mean and the
             standard deviation of the posterior, unscaled. None where they are still to be computed.
+        captions: What is said of it, where the source has no classes.
     """
 
     id: str
     label: int
     load: Callable[[], Image.Image]
     moments: Callable[[], np.ndarray] | None = None
+    captions: tuple[str, ...] = ()
 
 
 class Source(Protocol):
-    """Images with labels, in units that can each be read alone, in the same order each time. It can be pickled.
+    """Images with labels or captions, in units that can each be read alone, in the same order each time.
+
+    It can be pickled.
 
     Attributes:
         description: Where it is, for the manifest.
         fingerprint: Changes when its list of images does.
-        classes: Names by label.
+        classes: Names by label; none where the images have captions.
         units: How many units; each becomes a shard.
         total: Images in all; None where the source does not say.
         has_moments: Whether its items come with moments, and with images that are cropped already.

@@ -1,4 +1,4 @@
-"""A preparation by several processes, each with an autoencoder and, on CUDA, a GPU of its own."""
+"""A preparation by several processes, each with networks and, on CUDA, a GPU of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hastezoo.autoencoders import LatentAutoencoder
+from hastezoo.data.captioned import load_encoder
 from hastezoo.data.preparing import Preparer, PrepareSettings, Progress
 from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
@@ -118,7 +119,9 @@ def _start(
     if where.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     autoencoder = None if source.has_moments else LatentAutoencoder.from_pretrained(settings.vae, device=where)
-    _mine.update(preparer=Preparer(source, dest, settings, autoencoder, **options), counts=counts, stop=stop)
+    encoder = None if settings.text_encoder is None else load_encoder(settings.text_encoder, where)
+    preparer = Preparer(source, dest, settings, autoencoder, **options, encoder=encoder)
+    _mine.update(preparer=preparer, counts=counts, stop=stop)
 
 
 def _make(unit: int) -> ShardRecord:

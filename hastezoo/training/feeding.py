@@ -51,8 +51,9 @@ def batches(run: Run, samples: Samples) -> Generator[Batch]:
     while run.step < config.steps:
         taught = run.taught
         order = StepOrder(
-            len(samples), config.batch_size, config.seed, run.step, config.steps, processes.rank, processes.count
-        )
+            len(samples), config.batch_size, config.seed, run.step, config.steps, processes.rank, processes.count,
+            samples.variants,
+        )  # fmt: skip
         loader: DataLoader[Any] = DataLoader(
             samples if taught else samples.without_images(),  # type: ignore[arg-type]
             batch_sampler=order,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from hastezoo.cli.main import main
 from hastezoo.data.images import decode
 from hastezoo.data.order import permutation
 from hastezoo.data.prepare import prepare
+from hastezoo.digests import sha256_of
+from tests.data.coco_making import captions_of, one_thread
 from tests.data.making import COUNT, Given, Posterior, make, rows_of, settings_of, write_photographs
+from tests.data.test_prepared import damage
 
 
 def run(*arguments: Any) -> Result:
@@ -35,6 +40,12 @@ def bad(*arguments: Any) -> str:
     assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
     assert result.stderr.startswith("error: ")
     return result.stderr.removeprefix("error: ").rstrip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +160,77 @@ def test_the_autoencoder_may_have_moved(copy: Path, tiny_vae: Path, tmp_path: Pa
     (copy / "manifest.json").write_text(json.dumps(manifest))
     assert bad(copy).endswith("; --no-vae leaves out what needs it")
     assert "images encoded anew" in good(copy, "--vae", tiny_vae)
+
+
+@pytest.fixture
+def texts(captioned: Path, tmp_path: Path) -> Path:
+    """A copy of the captioned data set."""
+    return Path(shutil.copytree(captioned, tmp_path / "texts", ignore=shutil.ignore_patterns("inspection.png")))
+
+
+def test_captions_are_shown_and_encoded_anew(texts: Path, tiny_clip: Path) -> None:
+    output = good(texts, "--images", 5)
+    assert f"captions     69, 5.75 an image, states 77 x 32 float16, by {tiny_clip}" in output
+    assert "classes" not in output
+    chosen = permutation(0, 0, 12)[:5].tolist()
+    counted = sum(len(captions_of(index)) for index in chosen)
+    lines = output.splitlines()
+    assert re.fullmatch(rf"{counted} captions encoded anew: largest relative error \d\S* of their states", lines[-7])
+    assert lines[-6] == "first captions of 5 images, the first of the picture:"
+    assert lines[-5:] == [f"{place:3}  {captions_of(index)[0]}" for place, index in enumerate(chosen, 1)]
+    found = json.loads(good(texts, "--images", 2, "--json"))["captions"]
+    assert found["problem"] is None and found["count"] == sum(len(captions_of(index)) for index in chosen[:2])
+    assert 0 <= found["error"] < 2e-3
+
+
+def test_without_the_text_encoder(texts: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    manifest = json.loads((texts / "manifest.json").read_text())
+    manifest["text"]["encoder"] = str(tmp_path / "gone")
+    (texts / "manifest.json").write_text(json.dumps(manifest))
+    assert bad(texts, "--no-vae", "--json").endswith("; --no-text-encoder leaves out what needs it")
+    assert "captions encoded anew" in good(texts, "--no-vae", "--text-encoder", tiny_clip)
+    output = good(texts, "--no-vae", "--no-text-encoder")
+    assert "states: not held against their captions (--no-text-encoder)\nfirst captions of 8 images:\n" in output
+
+
+def spoilt(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """With other states in all rows, and the digests to go with them."""
+    for number in range(12):
+
+        def changed(row: dict[str, Any]) -> dict[str, Any]:
+            states = np.frombuffer(row["states"], "<f2").reshape(-1, 77, 32)
+            return {**row, "states": np.ascontiguousarray(change(states)).tobytes()}
+
+        damage(folder, changed, number)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda states: states[::-1], "are those of its captions in another order; prepare it again"),
+        (
+            lambda states: states * np.float16(1.1),
+            "are not what the text encoder makes of them: another text encoder, ",
+        ),
+        (lambda states: states[:, ::-1], "are not what the text encoder makes of them: another text encoder, "),
+    ],
+)
+def test_states_of_something_else_fail(texts: Path, change: Any, problem: str) -> None:
+    spoilt(texts, change)
+    result = run(texts, "--no-vae", "--images", 3)
+    assert result.exit_code == 2 and result.stderr.startswith(f"error: {texts} is not sound: the ")
+    assert problem in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_another_empty_caption_fails(texts: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = texts / "empty.safetensors"
+    save_file({"states": load_file(path)["states"] * 1.5}, path)
+    manifest = json.loads((texts / "manifest.json").read_text())
+    manifest["text"]["empty"]["sha256"] = sha256_of(path)
+    (texts / "manifest.json").write_text(json.dumps(manifest))
+    result = run(texts, "--no-vae", "--images", 1)
+    assert result.exit_code == 2
+    assert "the states of the empty caption are not what the text encoder makes of it; prepare it" in result.stderr

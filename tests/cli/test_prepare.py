@@ -15,7 +15,9 @@ from hastezoo.cli.main import main
 from hastezoo.data.folders import ClassFolders
 from hastezoo.data.prepared import Prepared
 from hastezoo.data.preparing import Preparer
+from tests.data.coco_making import annotations, name_of, number_of, write_coco
 from tests.data.making import COUNT, digit, write_photographs
+from tests.test_imports import loaded_by
 
 OPTIONS = ("--resolution", 32, "--shard-size", 5, "--device", "cpu", "--processes", 1, "--threads", 1)
 
@@ -187,3 +189,135 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.Captu
     bar.begin(0, None, 0, 5)
     bar.advance(500)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("imagnet256", "did you mean imagenet256?"),
+        ("coco", "did you mean coco256?"),
+        ("zzz", "there are imagenet256, imagenet512, folder, coco256, captions"),
+    ],
+)
+def test_an_unknown_kind_is_told_the_nearest(kind: str, hint: str, tmp_path: Path) -> None:
+    assert bad(kind, tmp_path, tmp_path / "dest") == f"no kind of data set is called {kind!r}; {hint}"
+
+
+@pytest.mark.parametrize("kind", ["imagenet256", "folder", "coco256", "captions"])
+def test_help_of_a_kind_loads_nothing_heavy(kind: str) -> None:
+    assert loaded_by("prepare", kind, "--help") == set()
+
+
+def test_options_of_a_kind() -> None:
+    """Mirrored moments and brought latents are not for captions; a resolution that is fixed is not offered."""
+    texts = {kind: run(kind, "--help").stdout for kind in ("imagenet256", "folder", "coco256", "captions")}
+    has = {
+        option: {kind for kind in texts if option in texts[kind]} for option in ("--flip", "--limit", "--resolution")
+    }
+    assert has == {
+        "--flip": {"imagenet256", "folder"},
+        "--limit": {"coco256", "captions"},
+        "--resolution": {"folder", "captions"},
+    }
+    assert all(option in text for text in texts.values() for option in ("--vae", "--processes", "--max-bad", "--quiet"))
+    assert "[default:openai/clip-vit-large-patch14]" in "".join(texts["coco256"].split())
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+CAPTIONS = ("--resolution", 32, "--shard-size", 5, "--device", "cpu", "--processes", 1, "--threads", 1)
+
+
+def test_captioned_images_become_a_data_set(
+    coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    dest = tmp_path / "dest"
+    places = ("--vae", tiny_vae, "--text-encoder", tiny_clip)
+    result = run("captions", *coco, dest, *CAPTIONS, *places)
+    assert result.exit_code == 0, result.output
+    size = sum(path.stat().st_size for path in dest.glob("*.arrow")) / 1e6
+    assert result.stdout.splitlines() == [
+        f"12 images with 69 captions in {dest}: {size:.2f} MB in 3 shards",
+        f"look at it: hastezoo inspect {dest}",
+    ]
+    states = 69 * 2 * 77 * 32 / 1e6
+    assert re.fullmatch(
+        rf"states of 69 captions, 77 x 32 float16 each, take {states:.2f} MB; [\d.]+ [GM]B are free in {dest}\n",
+        result.stderr,
+    )
+    samples = Prepared(dest)
+    assert (samples.manifest.name, samples.manifest.resolution) == ("captions", 32)
+    again = run("captions", *coco, dest, *CAPTIONS, *places)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, result.stdout, "")
+    line = bad("captions", *coco, dest, *CAPTIONS, *places, "--limit", 3)
+    assert line.startswith(f"{dest} holds a data set of other images (") and line.endswith("; give another DEST")
+
+
+def test_coco_has_its_resolution_and_a_part_of_it_can_be_taken(tiny_vae: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    images, path = write_coco(tmp_path / "coco")
+    whole = annotations(12)
+    kept = [entry for entry in whole["annotations"] if entry["image_id"] != number_of(4)]
+    path.write_text(json.dumps(whole | {"annotations": kept}))
+    options = ("--vae", tiny_vae, "--text-encoder", tiny_clip, "--device", "cpu", "--quiet", "--limit", 3)
+    result = run("coco256", images, path, tmp_path / "dest", *options)
+    assert result.exit_code == 0 and result.stderr == "left out: 1 images without a caption\n", result.output
+    assert result.stdout.startswith("3 images with ")
+    manifest = Prepared(tmp_path / "dest").manifest
+    assert (manifest.name, manifest.resolution, manifest.latents.shape) == ("coco256", 256, (4, 32, 32))
+    assert manifest.source.endswith("captions_train2014.json, 3 of 11 images")
+
+
+def test_the_documented_command_runs(
+    root: Path, tiny_vae: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/data.md has it, but for the networks."""
+    write_coco(tmp_path / "coco", 2)
+    monkeypatch.chdir(tmp_path)
+    text = (root / "docs" / "data.md").read_text()
+    (line,) = re.findall(r"^hastezoo prepare (coco256 .+)$", text, re.MULTILINE)
+    result = run(*line.split(), "--vae", tiny_vae, "--text-encoder", tiny_clip, "--device", "cpu")
+    assert result.exit_code == 0 and result.stdout.startswith("2 images with 10 captions in data/coco256: ")
+
+
+def test_captioned_images_interrupted_and_typed_again(
+    coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, dest = Preparer._read, tmp_path / "dest"
+    places = ("--vae", tiny_vae, "--text-encoder", tiny_clip)
+
+    def interrupted(self: Preparer, item: Any) -> Any:
+        if item.id == name_of(10):
+            raise KeyboardInterrupt
+        return read(self, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Preparer, "_read", interrupted)
+        result = run("captions", *coco, dest, *CAPTIONS, *places, "--batch-size", 1)
+    assert result.exit_code == 130 and result.stdout == ""
+    assert result.stderr.endswith(
+        f"interrupted at 10 images; finished shards are in {dest}, the same command goes on\n"
+    )
+    result = run("captions", *coco, dest, *CAPTIONS, *places)
+    assert result.exit_code == 0 and result.stderr.endswith("going on: 2 of 3 shards (10 images) are done\n")
+
+
+def test_what_cannot_be_with_captions_is_one_line(
+    coco: tuple[Path, Path], ten: Path, tiny_vae: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    (images, path), dest = coco, tmp_path / "dest"
+    assert bad("coco256", tmp_path / "nowhere", path, dest) == f"there is no folder {tmp_path / 'nowhere'}"
+    assert bad("coco256", images, tmp_path / "x.json", dest) == (
+        f"there is no file {tmp_path / 'x.json'}; it would hold captions in COCO's format"
+    )
+    assert bad("coco256", ten, path, dest).endswith(f"such as {name_of(0)}; give the folder that they lie in")
+    assert bad("coco256", images, path, images / "dest") == (
+        f"{images / 'dest'} lies in {images}, among the images; give another DEST"
+    )
+    assert bad("coco256", images, path, dest, "--limit", 99).endswith("fewer than --limit 99")
+    assert str(ten) in bad("coco256", images, path, dest, "--vae", tiny_vae, "--text-encoder", ten, "--device", "cpu")
+    result = run("captions", images, path, dest)
+    assert result.exit_code == 2 and "Missing option '--resolution'" in result.stderr
+    assert not list(tmp_path.glob("dest/*.arrow"))

@@ -151,6 +151,10 @@ class Watching:
     def __init__(self, after: int = -1, do: Callable[[], None] = lambda: None) -> None:
         self.after, self.do, self.done = after, do, 0
         self.began: tuple[int, int | None, int, int] | None = None
+        self.states: tuple[int, int] | None = None
+
+    def encodes(self, length: int, width: int) -> None:
+        self.states = (length, width)
 
     def begin(self, done: int, total: int | None, shards_done: int, shards: int) -> None:
         self.began = (done, total, shards_done, shards)
