@@ -19,6 +19,8 @@ from PIL import Image
 from hastezoo.alignment.teachers import create_teacher
 from hastezoo.autoencoders import VAES
 from hastezoo.cli.main import main
+from hastezoo.conditioning.text import CLIP
+from hastezoo.recipes.coco256 import main as train_coco
 from hastezoo.recipes.digits import DigitsConfig
 from hastezoo.recipes.digits import main as train_digits
 from hastezoo.recipes.digits_teacher import main as train_teacher
@@ -26,9 +28,12 @@ from hastezoo.recipes.imagenet256 import main as train_imagenet
 from hastezoo.training.config import claim_run
 from hastezoo.zoo import documents
 from hastezoo.zoo.registry import ZOO, find_card, package_cards
+from tests.data.coco_making import write_coco
 from tests.evaluation.invented import Toy
 from tests.local_hub import LocalHub
 from tests.recipes.small import SETTINGS
+from tests.recipes.test_coco_chain import SETTINGS as SMALL_TEXT
+from tests.text_models import random_mmdit
 from tests.zoo.foreign import TINY, random_sit, save_repa, state_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,9 +74,38 @@ def small_zoo(local_hub: LocalHub, tiny_vae: Path, tmp_path: Path, monkeypatch: 
     save_repa(tmp_path / "2500000.pt", random_sit(in_channels=4, num_classes=1000), attn_coeff=0.5)
 
 
+@pytest.fixture
+def small_text(
+    small_zoo: None, local_hub: LocalHub, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny model of text by a published name, its weights in REPA's container, its encoder on the Hub; COCO with a
+    dozen images in both of its parts."""
+    from hastezoo.zoo import registry
+
+    cards = registry.package_cards()
+    config = {**cards["mmdit-coco-haste"].config, "width": 32, "depth": 1, "heads": 1, "context_width": 32}
+    cards["mmdit-coco-haste"] = cards["mmdit-coco-haste"].model_copy(update={"architecture": "mmdit", "config": config})
+    model = random_mmdit(**config)
+    torch.save({"ema": state_of(model), "model": state_of(model), "opt": {}, "steps": 250_000}, tmp_path / "0250000.pt")
+    for file in tiny_clip.iterdir():
+        local_hub.files[CLIP, file.name] = file.read_bytes()
+    (tmp_path / "annotations").mkdir()
+    for place, captions in (
+        ("train2014", "annotations/captions_train2014.json"),
+        ("val2014", "annotations/captions_val2014.json"),
+        ("pictures", "captions.json"),
+    ):
+        images, file = write_coco(tmp_path / f"coco-{place}")
+        images.rename(tmp_path / place)
+        file.rename(tmp_path / captions)
+    (tmp_path / "prompts.txt").write_text("a cat\na red bus\n")
+
+
 # What a command stands on that others made.
 EXPORT = "hastezoo export runs/sit-b-haste --as sit-b-mine"
 PREPARE = "hastezoo prepare folder photographs/train data/"
+IMPORT_TEXT = "hastezoo import mmdit-coco-haste 0250000.pt"
+PREPARE_TEXT = "hastezoo prepare coco256 val2014/ annotations/captions_val2014.json data/coco256-val"
 BEFORE = {
     "hastezoo sample --model sit-xl-haste": ["hastezoo import sit-xl-haste 2500000.pt"],
     "hastezoo verify sit-s": ["hastezoo pull sit-s"],
@@ -82,6 +116,8 @@ BEFORE = {
     "hastezoo inspect data/imagenet256": [f"{PREPARE}imagenet256 --resolution 64"],
     "hastezoo eval-fid --model sit-xl-haste": ["hastezoo import sit-xl-haste 2500000.pt"],
     "hastezoo eval-fid --model sit-b-mine": [EXPORT],
+    "hastezoo sample --model mmdit-coco-haste": [IMPORT_TEXT],
+    "hastezoo eval-fid --model mmdit-coco-haste": [IMPORT_TEXT, PREPARE_TEXT],
     "hastezoo reference info mine": [
         "hastezoo reference build photographs/val --size 8 --features pixels --out mine.safetensors"
     ],
@@ -128,23 +164,34 @@ def toy_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "imagenet.npz", **statistics)
     known = named.named_references()["imagenet256"].model_copy(update={"bytes": None, "file": "imagenet.npz"})
     monkeypatch.setattr(named.NamedReference, "place", property(lambda self: tmp_path / self.file))
+    every = {"imagenet256": known, "coco256-val": known}
     for module in (named, importlib.import_module("hastezoo.evaluation.references")):
-        monkeypatch.setattr(module, "named_references", lambda: {"imagenet256": known})
+        monkeypatch.setattr(module, "named_references", lambda: every)
     np.savez(tmp_path / "samples.npz", arr_0=random.integers(0, 256, (80, 16, 16, 3), np.uint8))
 
 
 def shrunken(command: str) -> list[str]:
-    """A command's arguments; an evaluation of 70 images in two steps."""
+    """A command's arguments; an evaluation of 70 images, or of a dozen prompts, in two steps; two from text."""
     arguments = shlex.split(command)[1:]
+    if arguments[0] == "sample" and "mmdit" in command:
+        return [*arguments, "--steps", "2", "--device", "cpu", "--seeds" if "-n" not in arguments else "--seed", "3"]
     if arguments[0] != "eval-fid":
         return arguments
-    return [*arguments, "-n", "70", "--device", "cpu"] + ([] if "--samples" in arguments else ["--steps", "2"])
+    count = "12" if "--prompts" in arguments else "70"
+    return [*arguments, "-n", count, "--device", "cpu"] + ([] if "--samples" in arguments else ["--steps", "2"])
+
+
+TEXT = ("mmdit-coco", "prepare coco256", "prepare captions")  # in a command about models of text
 
 
 @pytest.mark.usefixtures("small_zoo", "photographs", "toy_inception")
 @pytest.mark.parametrize("command", commands("hastezoo "))
-def test_commands_run(command: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run(
+    command: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if any(words in command for words in TEXT):
+        request.getfixturevalue("small_text")
     if "sit-b" in command:
         shutil.copytree(small_run, "runs/sit-b-haste")
     name = "sit-ti-digits-haste"
@@ -182,6 +229,23 @@ def test_training_commands_run(command: str, tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(train_digits, arguments)
     assert result.exit_code == 0, result.output
     assert list(Path("runs").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.coco"))
+def test_recipes_of_coco_run(
+    command: str, captioned: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dry runs and lists as they are; training with a small model, on small data in the place of COCO."""
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(command)[3:]
+    if "--data" in arguments:
+        Path("data").mkdir()
+        Path("data/coco256").symlink_to(captioned)
+        small = [*SMALL_TEXT, "model.input_size=8", f"alignment.teacher.name=local-dir:{teacher}", "train.steps=2"]
+        arguments += ["--quiet", "--allow-batch-mismatch", *(part for setting in small for part in ("--set", setting))]
+    result = CliRunner().invoke(train_coco, arguments)
+    assert result.exit_code == 0, result.output
+    assert bool(list(tmp_path.rglob("*.safetensors"))) == ("--data" in arguments)
 
 
 @pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.imagenet"))
@@ -336,16 +400,18 @@ def costs() -> Any:
 
 def test_training_page_holds_the_table_of_costs() -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "training_costs.json").read_text())
-    text = (ROOT / "docs" / "training.md").read_text()
-    rows = [costs().row(name, cost) for name, cost in result["checkpoints"].items()]
-    assert len(rows) == 12 and [row for row in rows if row not in text] == []
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("training", "text")}
+    rows = {name: costs().row(name, cost) for name, cost in result["checkpoints"].items()}
+    assert len(rows) == 15
+    for name, row in rows.items():
+        assert row in pages["text" if find_card(name).text else "training"], name
 
 
-@pytest.mark.parametrize("name", ["sit-s", "sit-b-haste"])
+@pytest.mark.parametrize("name", ["sit-s", "sit-b-haste", "mmdit-coco-haste"])
 def test_costs_are_what_the_dry_run_says(name: str) -> None:
     """Two of them, so that the table is not out of date; all dry runs are tested beside the recipes."""
     from hastezoo.recipes.dry_run import Machine, as_json, plan
-    from hastezoo.recipes.imagenet import recipe_config
+    from hastezoo.recipes.latents import recipe_config
 
     written = json.loads((ROOT / "benchmarks" / "results" / "training_costs.json").read_text())["checkpoints"][name]
     now = as_json(plan(find_card(name), recipe_config(find_card(name)), Machine()))
