@@ -1,6 +1,8 @@
 # `make sample` and `make test` need nothing but Python 3.11+ (PYTHON= chooses it). They make an environment in .venv;
 # an active virtual environment is used as it is.
 PYTHON ?= python3
+# Processes that share the tests, file by file; each computes with one thread.
+JOBS ?= 2
 ifdef VIRTUAL_ENV
 ENV := $(VIRTUAL_ENV)
 else
@@ -16,7 +18,7 @@ sample: $(BASE)
 	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --trajectory
 
 test: $(DEV) lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

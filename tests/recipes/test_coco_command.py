@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from hastezoo.data.manifest import TextFile, TextInfo
+from hastezoo.data.manifest import Manifest, TextFile, TextInfo
 from hastezoo.recipes import latents
 from hastezoo.recipes.coco256 import main
-from hastezoo.recipes.latents import recipe_config
+from hastezoo.recipes.dry_run import changes
+from hastezoo.recipes.latents import check_fits, recipe_config
+from hastezoo.training.config import configure
 from hastezoo.zoo.registry import find_card
 from tests.recipes.manifests import write_manifest
 
@@ -80,8 +83,9 @@ def test_a_variant_is_planned_as_it_is_published() -> None:
     plan = planned("--variant", "20k-images", "--gpus", "1")
     assert (plan["samples"], plan["steps"], plan["batch_size"], plan["aligned_steps"]) == (20_000, 50_000, 64, 50_000)
     assert plan["epochs"] == pytest.approx(160) and not plan["changes"]
-    changed = planned("--variant", "150k", "--set", "optimizer.lr=2e-4", "--set", "steps=1000")
-    assert changed["changes"] == {"train.optimizer.lr": [1e-4, 2e-4], "train.steps": [150_000, 1000]}
+    recipe = recipe_config(find_card("mmdit-coco-haste"), ("150k",))
+    changed = configure(recipe, None, ["optimizer.lr=2e-4", "steps=1000"])
+    assert changes(recipe, changed) == {"train.optimizer.lr": [1e-4, 2e-4], "train.steps": [150_000, 1000]}
 
 
 def test_the_effective_batch_is_that_of_the_variant() -> None:
@@ -117,11 +121,13 @@ def test_where_a_run_goes(words: tuple[str, ...], folder: str, tmp_path: Path, m
 def test_other_data_than_a_setting_was_published_for_is_warned_of(tmp_path: Path) -> None:
     data = str(write_captioned(tmp_path / "few"))
     whole = str(write_captioned(tmp_path / "whole", samples=20_000))
-    small = invoke("--dry-run", "--variant", "20k-images", "--data", data)
+    small = invoke("--dry-run", "--checkpoint", "mmdit-coco", "--variant", "20k-images", "--data", data)
     assert f"warning: {data} has 3,000 images, and these settings are for 20,000" in small.stderr
-    for words in (("--variant", "20k-images", "--data", whole), ("--data", data)):
-        result = invoke("--dry-run", *words)
-        assert result.exit_code == 0 and not result.stderr
+    scarce, usual = (recipe_config(find_card("mmdit-coco"), variants) for variants in (("20k-images",), ()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_fits(scarce, Manifest.read(Path(whole)))
+        check_fits(usual, Manifest.read(Path(data)))
 
 
 def test_it_is_the_recipe_of_its_checkpoints() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hastezoo.evaluation.prompts import FROZEN
 from hastezoo.evaluation.results import expected as expectations
 from hastezoo.evaluation.results.expected import default_protocol, expected_for, stated
 from hastezoo.evaluation.results.figures import Expected
@@ -314,8 +315,9 @@ def test_measuring_a_card_as_its_figure_states_leaves_only_what_nobody_can_chang
         weights_sha256=card.weights.sha256 if card.weights else None,
         resolution=card.resolution,
         reference={"name": figure.reference},
+        prompts={"source": "captions_val2014.json", "rule": FROZEN} if card.text else None,
     )["settings"]
     left = expected_for(values, card)[0].reasons
-    known = ("not stated", "not released", "U-ViT's script", "was not verified")
+    known = ("not stated", "not released", "U-ViT's script", "was not verified", "which captions")
     assert all(any(part in reason for part in known) for reason in left), left
     assert left == [] or name not in ("sit-ti-digits", "sit-ti-digits-repa", "sit-ti-digits-haste", "sit-xl-repa")
