@@ -42,6 +42,7 @@ def command(run: Path, name: str, step: int | None, weights: str, title: str, li
     )
     click.echo(f"card: {made.path}")
     click.echo(f"weights: {made.weights} ({made.weights.stat().st_size:,} bytes, step {made.card.steps:,})")
-    click.echo(f"draw with them: hastezoo sample --model {name}")
+    asked = ' --prompt "..."' if made.card.text else ""
+    click.echo(f"draw with them: hastezoo sample --model {name}{asked}")
     shown = shlex.quote(licence) if licence else "..."
     click.echo(f"publish them: hastezoo push {name} --repo OWNER/NAME --licence {shown}")

@@ -58,6 +58,8 @@ class CocoSource:
     has_moments = False
 
     def __init__(self, images: Path, annotations: Path, shard_size: int, limit: int | None = None) -> None:
+        if images.is_file():
+            raise UserError(f"{images} is a file; first comes the folder of images, then the file of captions")
         if not images.is_dir():
             raise UserError(f"there is no folder {images}")
         self.path, self.shard_size = images, shard_size
