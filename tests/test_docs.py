@@ -19,7 +19,7 @@ from PIL import Image
 from hastezoo.alignment.teachers import create_teacher
 from hastezoo.autoencoders import VAES
 from hastezoo.cli.main import main
-from hastezoo.conditioning.text import CLIP
+from hastezoo.conditioning.clip_files import CLIP
 from hastezoo.recipes.coco256 import main as train_coco
 from hastezoo.recipes.digits import DigitsConfig
 from hastezoo.recipes.digits import main as train_digits

@@ -16,9 +16,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+from hastezoo.conditioning.clip import ClipText
 from hastezoo.conditioning.conditions import Prompts
 from hastezoo.conditioning.labels import class_names
-from hastezoo.conditioning.text import ClipText
 from hastezoo.data.batch import Batch
 from hastezoo.data.captioned import caption_of
 from hastezoo.models.registry import create_model

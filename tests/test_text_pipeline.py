@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import hastezoo
+from hastezoo.conditioning.clip import ClipText
 from hastezoo.conditioning.conditions import Prompts
-from hastezoo.conditioning.text import ClipText
 from hastezoo.errors import UserError
 from hastezoo.pipeline import Pipeline
 from tests.clip import save_clip

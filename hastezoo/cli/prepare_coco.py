@@ -11,7 +11,7 @@ import click
 
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.prepare_work import KEPT, PrepareBar, carry_out, conclude, shared_options
-from hastezoo.conditioning.text import CLIP
+from hastezoo.conditioning.clip_files import CLIP
 from hastezoo.errors import UserError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hastezoo.autoencoders import place_of
-from hastezoo.conditioning import text
+from hastezoo.conditioning import clip_files
 from hastezoo.data.manifest import Manifest
 from hastezoo.data.preparing import PrepareSettings
 from hastezoo.data.source import Source
@@ -37,8 +37,8 @@ def check_finished(dest: Path, claim: dict[str, Any]) -> Manifest:
     have = {"name": seen.name, "resolution": seen.resolution, "flip": seen.flip, "image_format": seen.image_format}
     have["vae"] = place_of(seen.latents.vae)
     if wanted["text_encoder"] is not None:
-        wanted["text_encoder"] = text.place_of(wanted["text_encoder"])
-    have["text_encoder"] = None if seen.text is None else text.place_of(seen.text.encoder)
+        wanted["text_encoder"] = clip_files.place_of(wanted["text_encoder"])
+    have["text_encoder"] = None if seen.text is None else clip_files.place_of(seen.text.encoder)
     for key, value in have.items():
         if wanted[key] != value:
             raise UserError(f"{dest} holds a data set with {key} {value}, not {wanted[key]}; give another DEST")

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hastezoo.conditioning import text
-from hastezoo.conditioning.text import CLIP, ClipText, StoredText, TextEncoder, create_text_encoder
+from hastezoo.conditioning import clip
+from hastezoo.conditioning.clip import ClipText
+from hastezoo.conditioning.clip_files import CLIP
+from hastezoo.conditioning.text import StoredText, TextEncoder, create_text_encoder
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
 from tests.clip import END, START, byte_symbols, save_clip
@@ -180,7 +182,7 @@ def test_a_prompt_is_computed_once(encoder: ClipText, calls: list[int]) -> None:
 def test_the_memory_is_bounded_and_keeps_what_was_asked_for_last(
     encoder: ClipText, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "REMEMBERED", 3)
+    monkeypatch.setattr(clip, "REMEMBERED", 3)
     prompts = ["a", "b", "c", "d", "e"]
     together = encoder.states(prompts)  # more than are kept
     assert len(calls) == 5 and list(encoder._remembered) == ["c", "d", "e"]
@@ -197,8 +199,8 @@ def test_calls_are_of_one_size_and_neighbours_do_not_matter(
     alone = torch.cat([encoder.states([prompt]) for prompt in prompts])
     encoder._remembered.clear()
     calls.clear()
-    monkeypatch.setattr(text, "AT_ONCE", {})
-    monkeypatch.setattr(text, "AT_ONCE_ELSEWHERE", 4)
+    monkeypatch.setattr(clip, "AT_ONCE", {})
+    monkeypatch.setattr(clip, "AT_ONCE_ELSEWHERE", 4)
     together = encoder.states(prompts)
     assert calls == [4, 4, 4]
     assert torch.allclose(together.float(), alone.float(), rtol=2e-3, atol=1e-4)
