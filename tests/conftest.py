@@ -118,12 +118,30 @@ def prepared(pictures: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def captioned(tiny_vae: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images with captions as a data set of 64 px, with latents and states of the small networks."""
-    from tests.data.coco_making import make_coco, one_thread, write_coco
+def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Twelve images with made-up captions in COCO's format: their folder, and the file of annotations."""
+    from tests.data.coco_making import write_coco
 
-    folder = tmp_path_factory.mktemp("coco")
-    images, annotations = write_coco(folder)
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture(scope="session")
+def captioned(
+    coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Those images as a data set of 64 px, with latents and states of the small networks."""
+    from tests.data.coco_making import make_coco, one_thread
+
+    dest = tmp_path_factory.mktemp("data") / "captioned"
     with one_thread():
-        make_coco(images, annotations, folder / "captioned", tiny_vae, tiny_clip)
-    return folder / "captioned"
+        make_coco(*coco, dest, tiny_vae, tiny_clip)
+    return dest
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """PyTorch computes with one thread while a module's tests run."""
+    from tests.data.coco_making import one_thread
+
+    with one_thread():
+        yield

@@ -19,9 +19,11 @@ from hastezoo.data.images import decode
 from hastezoo.data.order import permutation
 from hastezoo.data.prepare import prepare
 from hastezoo.digests import sha256_of
-from tests.data.coco_making import captions_of, one_thread
+from tests.data.coco_making import captions_of
 from tests.data.making import COUNT, Given, Posterior, make, rows_of, settings_of, write_photographs
 from tests.data.test_prepared import damage
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def run(*arguments: Any) -> Result:
@@ -40,12 +42,6 @@ def bad(*arguments: Any) -> str:
     assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
     assert result.stderr.startswith("error: ")
     return result.stderr.removeprefix("error: ").rstrip()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -223,11 +223,6 @@ def test_options_of_a_kind() -> None:
     assert "[default:openai/clip-vit-large-patch14]" in "".join(texts["coco256"].split())
 
 
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_coco(tmp_path_factory.mktemp("coco"))
-
-
 CAPTIONS = ("--resolution", 32, "--shard-size", 5, "--device", "cpu", "--processes", 1, "--threads", 1)
 
 

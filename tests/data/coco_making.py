@@ -20,6 +20,9 @@ THINGS = {"astronaut": "a woman in an orange suit", "coffee": "a cup of coffee",
 VIEWS = ("A photograph of {}", "{} seen from the front.", "Part of {}", "{}, cropped", "This is {}!", "{}", "Here: {}")
 SIDE = 64
 SHARD = 5
+COUNT, TOTAL = 12, 69  # images and captions where nobody says how many
+WIDTH = 32  # of the states of `tiny_clip`
+SHAPE = (77, WIDTH)
 
 
 @contextmanager
@@ -68,7 +71,12 @@ def annotations(count: int) -> dict[str, Any]:
     return {"info": {"year": 2014}, "images": images, "licenses": [], "annotations": captions}
 
 
-def write_coco(folder: Path, count: int = 12) -> tuple[Path, Path]:
+def states_of(row: dict[str, Any]) -> np.ndarray:
+    """A row's states: float16 (captions, 77, width)."""
+    return np.frombuffer(row["states"], "<f2").reshape(-1, *SHAPE)
+
+
+def write_coco(folder: Path, count: int = COUNT) -> tuple[Path, Path]:
     """The folder of images and the file of annotations."""
     images = folder / "train2014"
     images.mkdir(parents=True)

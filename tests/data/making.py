@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -163,6 +166,17 @@ class Watching:
         self.done += images
         if 0 <= self.after <= self.done:
             self.do()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def kill_when_begun(dest: Path) -> Any:
+    """Kill the process that this is called in, when a shard of `dest` is done."""
+    while not list(dest.glob("shard-*.json")):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def moments(data: bytes) -> np.ndarray:

@@ -14,16 +14,8 @@ from PIL import Image
 
 from hastezoo.data.coco import CocoSource, frozen_pairs, image_id_of, read_annotations
 from hastezoo.errors import UserError
-from tests.data.coco_making import annotations, captions_of, name_of, number_of, write_coco
+from tests.data.coco_making import COUNT, annotations, captions_of, name_of, number_of, write_coco
 from tests.data.making import one_line
-
-COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_coco(tmp_path_factory.mktemp("coco"), COUNT)
-
 
 def written(tmp_path: Path, **changes: Any) -> Path:
     """Annotations of two images with something else in them."""

@@ -22,16 +22,13 @@ from tests.data.making import (
     assert_same,
     contents,
     facts,
+    interrupt,
     make,
     one_line,
     rows_of,
     spoil,
 )  # fmt: skip
 from tests.vae import save_vae
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def test_an_interrupted_preparation_goes_on(images: Path, whole: Path, tiny_vae: Path, tmp_path: Path) -> None:

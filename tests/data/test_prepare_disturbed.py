@@ -6,24 +6,23 @@ import errno
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from hastezoo.autoencoders import LatentAutoencoder
 from hastezoo.data import prepare as preparation
 from hastezoo.data import shards, workers
-from hastezoo.data.folders import ClassFolders, read_image
+from hastezoo.data.folders import ClassFolders
 from hastezoo.data.manifest import Skipped
 from hastezoo.data.prepare import Machine, prepare
 from hastezoo.data.preparing import Preparer
@@ -40,6 +39,7 @@ from tests.data.making import (
     assert_near,
     assert_same,
     facts,
+    kill_when_begun,
     make,
     one_line,
     rows_of,
@@ -123,9 +123,7 @@ def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch, images: Path, 
 
 
 class Deadly(ClassFolders):
-    """Images of which one kills the process that reads it: once, and when another shard is done."""
-
-    victim = "rocket/2.png"
+    """Images of which one kills the process that reads it, when another shard is done."""
 
     def __init__(self, path: Path, shard_size: int, dest: Path) -> None:
         super().__init__(path, shard_size)
@@ -133,14 +131,7 @@ class Deadly(ClassFolders):
 
     def items(self, unit: int) -> Iterator[Item]:
         for item in super().items(unit):
-            yield Item(item.id, item.label, partial(self.read, item.id))
-
-    def read(self, name: str) -> Image.Image:
-        while name == self.victim:
-            if list(self.dest.glob("shard-*.json")):
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(0.05)
-        return read_image(self.path / name)
+            yield replace(item, load=partial(kill_when_begun, self.dest)) if item.id == "rocket/2.png" else item
 
 
 def test_a_process_that_is_killed(images: Path, whole: Path, tiny_vae: Path, tmp_path: Path) -> None:

@@ -69,12 +69,6 @@ def newest(out: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Twelve images with made-up captions in COCO's format."""
-    return write_coco(tmp_path_factory.mktemp("coco"))
-
-
-@pytest.fixture(scope="module")
 def data(coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared at 16 px and inspected by the commands."""
     dest = tmp_path_factory.mktemp("prepared") / "data"
