@@ -6,11 +6,16 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.local_hub import LocalHub
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hastezoo.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 # Outputs of the reference implementations lie beside the checkout; tests that use them skip where they are absent.
@@ -70,6 +75,15 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
+
+
+@pytest.fixture
+def states(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The float states that `pipe`, a fixture of the test's own file, turns into bytes."""
+    seen: list[Tensor] = []
+    decode = pipe.autoencoder.decode
+    monkeypatch.setattr(pipe.autoencoder, "decode", lambda x: seen.append(x) or decode(x))
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -19,15 +19,6 @@ def pipe() -> Pipeline:
     return hastezoo.Pipeline.from_pretrained("sit-ti-digits", device="cpu")
 
 
-@pytest.fixture
-def states(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The float states that the pipeline turns into bytes."""
-    seen: list[torch.Tensor] = []
-    decode = pipe.autoencoder.decode
-    monkeypatch.setattr(pipe.autoencoder, "decode", lambda x: seen.append(x) or decode(x))
-    return seen
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_an_image_is_the_same_alone_in_a_batch_and_in_any_order(
     pipe: Pipeline, states: list[torch.Tensor], solver: str

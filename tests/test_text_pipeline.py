@@ -24,15 +24,6 @@ def pipe(own_home: Path, tiny_clip: Path, tiny_vae: Path) -> Pipeline:
     return hastezoo.Pipeline.from_pretrained("tiny-text", device="cpu")
 
 
-@pytest.fixture
-def states(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The float states that the pipeline turns into bytes."""
-    seen: list[torch.Tensor] = []
-    decode = pipe.autoencoder.decode
-    monkeypatch.setattr(pipe.autoencoder, "decode", lambda x: seen.append(x) or decode(x))
-    return seen
-
-
 SETTINGS: dict[str, Any] = {"solver": "euler-maruyama", "steps": 4, "cfg": 2.0, "interval": (0.2, 0.9)}
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import hastezoo
-from hastezoo.cli.main import main
 from hastezoo.data import digits
 from hastezoo.evaluation.metrics import frechet_distance
 from hastezoo.evaluation.statistics import Moments
+from tests.evaluation.commands import eval_fid, measured
 
 FAST = ("--solver", "euler", "--steps", "2", "--device", "cpu")
 
@@ -34,18 +33,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["eval-fid", *map(str, arguments)])
-
-
-def measured(*arguments: Any, out: str = "x") -> dict[str, Any]:
-    """The result.json of a command that must work."""
-    result = run(*arguments, "--out", out)
-    assert result.exit_code == 0, result.output
-    content: dict[str, Any] = json.loads((Path(out) / "result.json").read_text())
-    return content
-
-
 def drawn(*arguments: Any, out: str = "x") -> dict[str, Any]:
     return measured(*FAST, "--num", "300", *arguments, out=out)
 
@@ -56,7 +43,7 @@ def features(out: str = "x") -> dict[str, bytes]:
 
 def refused(*arguments: Any) -> str:
     """The one line of an error."""
-    result = run(*arguments)
+    result = eval_fid(*arguments)
     assert result.exit_code == 2, result.output
     lines = result.output.strip().splitlines()
     assert lines[-1].startswith("error: ") and len([line for line in lines if line.startswith("error")]) == 1, lines
@@ -82,7 +69,7 @@ def test_what_is_not_given_comes_from_the_figure_on_the_card() -> None:
     )  # fmt: skip
     assert settings["protocol"] == "digits-nocfg" and settings["sampling"]["cfg"] == 1
     assert settings["labels"] == "random" and settings["rounding"] == "nearest" and settings["step"] == 4000
-    help_text = " ".join(run("--help").output.split())
+    help_text = " ".join(eval_fid("--help").output.split())
     assert "the protocol's count" in help_text
 
 
@@ -101,13 +88,13 @@ def test_every_setting_is_recorded() -> None:
 
 
 def test_the_table_and_the_row(elsewhere: Path) -> None:
-    result = run(*FAST, "--num", "300", "--out", "x")
+    result = eval_fid(*FAST, "--num", "300", "--out", "x")
     assert "pixel FD" in result.output and "10.6" in result.output and "not comparable, because" in result.output
     assert "x/result.json" in result.output
     row = Path("x/result.md").read_text()
     assert "`sit-ti-digits-haste`" in row and "| 300 |" in row
-    assert run(*FAST, "--num", "300", "--out", "x", "--quiet").output == ""
-    assert json.loads(run(*FAST, "--num", "300", "--out", "x", "--json").stdout)["metrics"]["fid"]["value"] > 0
+    assert eval_fid(*FAST, "--num", "300", "--out", "x", "--quiet").output == ""
+    assert json.loads(eval_fid(*FAST, "--num", "300", "--out", "x", "--json").stdout)["metrics"]["fid"]["value"] > 0
 
 
 def test_batches_move_the_last_bits_alone() -> None:
@@ -125,7 +112,7 @@ def test_processes_share_the_work_and_change_no_byte(count: int, monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", str(count))
     for rank in reversed(range(count)):  # the one that writes comes last, so that it need not wait
         monkeypatch.setenv("RANK", str(rank))
-        result = run(*FAST, "--num", "1100", "--out", "several")
+        result = eval_fid(*FAST, "--num", "1100", "--out", "several")
         assert result.exit_code == 0, result.output
         assert bool(result.output) == (rank == 0)
     assert features("several") == features("one")
@@ -155,7 +142,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> 
     whole = drawn("--num", "700", out="whole")
     with monkeypatch.context() as patch:
         patch.setattr(Generated, "read", interrupted)
-        result = run(*FAST, "--num", "700", "--out", "x")
+        result = eval_fid(*FAST, "--num", "700", "--out", "x")
     assert result.exit_code == 130
     assert "interrupted: the features of 500 of 700 images are in x; the same command goes on" in result.output
     assert len(features()) == 1 and not Path("x/result.json").exists()
@@ -232,10 +219,11 @@ def test_jpeg_against_png_is_warned_of(elsewhere: Path) -> None:
         for index in range(70):
             pixels = random.integers(0, 256, (8, 8), np.uint8)
             Image.fromarray(pixels).save(f"{folder}/{index:02d}.{ending}")
-    result = run("--samples", "jpeg", "--reference", "png", "--features", "pixels", "--out", "x")
+    result = eval_fid("--samples", "jpeg", "--reference", "png", "--features", "pixels", "--out", "x")
     assert result.exit_code == 0, result.output
     assert "warning: the samples are JPEG and the reference is not" in result.output
-    assert "warning" not in run("--samples", "png", "--reference", "png", "--features", "pixels", "--out", "y").output
+    alike = eval_fid("--samples", "png", "--reference", "png", "--features", "pixels", "--out", "y")
+    assert "warning" not in alike.output
 
 
 def test_two_processes_killed_and_resumed_find_the_same(elsewhere: Path) -> None:

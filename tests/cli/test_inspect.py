@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from hastezoo.data.order import permutation
 from hastezoo.data.prepare import prepare
 from hastezoo.digests import sha256_of
 from tests.data.coco_making import captions_of
-from tests.data.making import COUNT, Given, Posterior, make, rows_of, settings_of, write_photographs
+from tests.data.comparing import rows_of
+from tests.data.making import COUNT, Given, Posterior, make, settings_of, write_photographs
 from tests.data.test_prepared import damage
 
 pytestmark = pytest.mark.usefixtures("alone")

@@ -1,8 +1,7 @@
-"""Small data sets of real images, and what tests hold them against."""
+"""Small data sets of real images, of moments that are given, and what disturbs their preparation."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from hastezoo.data.manifest import Manifest
 from hastezoo.data.prepare import Machine, prepare
 from hastezoo.data.preparing import PrepareSettings
 from hastezoo.data.source import Item, open_source
-from hastezoo.errors import UserError
 
 CLASSES = ("astronaut", "coffee", "rocket")
 PER_CLASS = 6
@@ -79,19 +76,6 @@ def make(
     settings = settings_of(vae, **changes)
     chosen = Machine(**{"device": "cpu", "processes": 1, "threads": 2, **(machine or {})})
     return prepare(open_source(str(images), shard_size=settings.shard_size), dest, settings, chosen, watch)
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """All rows, read by pyarrow alone."""
-    import pyarrow as pa
-
-    files = [shard["file"] for shard in json.loads((folder / "manifest.json").read_text())["shards"]]
-    return [row for file in files for row in pa.ipc.open_stream((folder / file).read_bytes()).read_all().to_pylist()]
-
-
-def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
-    """Every file but hidden ones, as bytes."""
-    return {path.name: path.read_bytes() for path in folder.glob(pattern) if not path.name.startswith(".")}
 
 
 def adm_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -177,39 +161,6 @@ def kill_when_begun(dest: Path) -> Any:
     while not list(dest.glob("shard-*.json")):
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def moments(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, "<f2").reshape(2, 4, SIDE // 8, SIDE // 8).astype(np.float32)
-
-
-def dated(manifest: bytes) -> dict[str, Any]:
-    return {**json.loads(manifest), "date": ""}
-
-
-def assert_same(found: Path, wanted: Path) -> None:
-    """Byte for byte, but for the day."""
-    one, other = contents(found), contents(wanted)
-    assert dated(one.pop("manifest.json")) == dated(other.pop("manifest.json"))
-    assert one == other
-
-
-def assert_near(found: Path, wanted: Path) -> None:
-    """The same samples but for the last bits of moments, which PyTorch rounds as its threads and batches are."""
-    for row, expected in zip(rows_of(found), rows_of(wanted), strict=True):
-        for name in ("moments", "mirrored"):
-            assert np.allclose(moments(row.pop(name)), moments(expected.pop(name)), rtol=1e-3, atol=1e-4)
-        assert row == expected
-
-
-def facts(dest: Path) -> dict[str, tuple[int, int]]:
-    """What tells a shard from one that was written again."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in dest.glob("shard-*.arrow")}
-
-
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def spoil(folder: Path, *names: str) -> None:

@@ -19,7 +19,7 @@ from hastezoo.data.order import StepOrder
 from hastezoo.data.prepared import Prepared
 from hastezoo.evaluation.images.prepared import PreparedImages
 from tests.data.coco_making import COUNT, SHAPE, SIDE, captions_of, make_coco, number_of, states_of
-from tests.data.making import rows_of
+from tests.data.comparing import rows_of
 
 pytestmark = pytest.mark.usefixtures("alone")
 

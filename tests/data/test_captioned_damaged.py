@@ -18,7 +18,7 @@ from hastezoo.data.prepared import Prepared
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
 from tests.data.coco_making import COUNT, TOTAL, WIDTH, captions_of, name_of, states_of
-from tests.data.making import one_line
+from tests.data.comparing import one_line
 from tests.data.test_prepared import damage, refused
 
 

@@ -38,21 +38,8 @@ from tests.data.coco_making import (
     states_of,
     write_coco,
 )  # fmt: skip
-from tests.data.making import (
-    Given,
-    Posterior,
-    Watching,
-    assert_same,
-    contents,
-    facts,
-    interrupt,
-    kill_when_begun,
-    make,
-    one_line,
-    rows_of,
-    settings_of,
-    squares,
-)  # fmt: skip
+from tests.data.comparing import assert_same, contents, facts, one_line, rows_of
+from tests.data.making import Given, Posterior, Watching, interrupt, kill_when_begun, make, settings_of, squares
 
 pytestmark = pytest.mark.usefixtures("alone")
 

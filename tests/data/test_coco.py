@@ -14,8 +14,9 @@ from PIL import Image
 
 from hastezoo.data.coco import CocoSource, frozen_pairs, image_id_of, read_annotations
 from hastezoo.errors import UserError
-from tests.data.coco_making import COUNT, annotations, captions_of, name_of, number_of, write_coco
-from tests.data.making import one_line
+from tests.data.coco_making import COUNT, annotations, captions_of, name_of, number_of
+from tests.data.comparing import one_line
+
 
 def written(tmp_path: Path, **changes: Any) -> Path:
     """Annotations of two images with something else in them."""

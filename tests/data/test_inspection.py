@@ -18,7 +18,8 @@ from hastezoo.data.manifest import Manifest
 from hastezoo.data.prepare import prepare
 from hastezoo.data.prepared import Prepared
 from hastezoo.errors import UserError
-from tests.data.making import CLASSES, SIDE, Given, crop_of, make, rows_of, settings_of, write_photographs
+from tests.data.comparing import rows_of
+from tests.data.making import CLASSES, SIDE, Given, crop_of, make, settings_of, write_photographs
 
 COUNT = 12
 

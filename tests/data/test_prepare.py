@@ -16,6 +16,7 @@ from hastezoo.data.manifest import Manifest
 from hastezoo.data.prepare import Machine, prepare
 from hastezoo.data.source import Item
 from hastezoo.errors import UserError
+from tests.data.comparing import assert_near, assert_same, contents, moments, one_line, rows_of
 from tests.data.making import (
     CLASSES,
     COUNT,
@@ -25,16 +26,10 @@ from tests.data.making import (
     Given,
     Posterior,
     adm_crop,
-    assert_near,
-    assert_same,
-    contents,
     make,
-    moments,
-    one_line,
-    rows_of,
     settings_of,
     squares,
-)  # fmt: skip
+)
 
 
 def test_rows_are_the_images_their_labels_and_the_posteriors_moments(

@@ -13,21 +13,8 @@ import pytest
 from hastezoo.data import prepare as preparation
 from hastezoo.data.manifest import Manifest
 from hastezoo.errors import UserError
-from tests.data.making import (
-    COUNT,
-    PER_CLASS,
-    SHARD,
-    UNITS,
-    Watching,
-    assert_same,
-    contents,
-    facts,
-    interrupt,
-    make,
-    one_line,
-    rows_of,
-    spoil,
-)  # fmt: skip
+from tests.data.comparing import assert_same, contents, facts, one_line, rows_of
+from tests.data.making import COUNT, PER_CLASS, SHARD, UNITS, Watching, interrupt, make, spoil
 from tests.vae import save_vae
 
 

@@ -29,23 +29,8 @@ from hastezoo.data.preparing import Preparer
 from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Item
 from hastezoo.errors import UserError
-from tests.data.making import (
-    COUNT,
-    SHARD,
-    SIDE,
-    UNITS,
-    Given,
-    Watching,
-    assert_near,
-    assert_same,
-    facts,
-    kill_when_begun,
-    make,
-    one_line,
-    rows_of,
-    settings_of,
-    squares,
-)  # fmt: skip
+from tests.data.comparing import assert_near, assert_same, facts, one_line, rows_of
+from tests.data.making import COUNT, SHARD, SIDE, UNITS, Given, Watching, kill_when_begun, make, settings_of, squares
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

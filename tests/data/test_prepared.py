@@ -21,7 +21,8 @@ from hastezoo.data.prepare import prepare
 from hastezoo.data.prepared import Prepared
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
-from tests.data.making import SIDE, Given, make, rows_of, settings_of, write_photographs
+from tests.data.comparing import rows_of
+from tests.data.making import SIDE, Given, make, settings_of, write_photographs
 
 SHAPE = (2, 4, SIDE // 8, SIDE // 8)
 

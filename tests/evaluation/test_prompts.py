@@ -7,12 +7,11 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import hastezoo
 from hastezoo.cli.main import main
@@ -22,16 +21,16 @@ from hastezoo.errors import UserError
 from hastezoo.evaluation.prompts import open_prompts
 from hastezoo.evaluation.results.expected import expected_for
 from hastezoo.zoo.registry import find_card
-from tests.data.coco_making import write_coco
+from tests.evaluation.commands import eval_fid, measured
 from tests.text_models import write_text_checkpoint
 
 FAST = ("--model", "tiny-text", "--steps", "2", "--device", "cpu", "--features", "pixels", "--allow-few")
 
 
 @pytest.fixture
-def coco(tmp_path: Path) -> Path:
-    """Annotations of twelve images."""
-    return write_coco(tmp_path / "coco")[1]
+def annotations(coco: tuple[Path, Path]) -> Path:
+    """Of twelve images."""
+    return coco[1]
 
 
 def by_the_rule(annotations: Path) -> list[tuple[int, int, str]]:
@@ -48,15 +47,15 @@ def by_the_rule(annotations: Path) -> list[tuple[int, int, str]]:
     return found
 
 
-def test_one_caption_of_each_image_by_the_rule(coco: Path) -> None:
-    found, wanted = open_prompts(str(coco)), by_the_rule(coco)
+def test_one_caption_of_each_image_by_the_rule(annotations: Path) -> None:
+    found, wanted = open_prompts(str(annotations)), by_the_rule(annotations)
     assert [(*pair, text) for pair, text in zip(found.pairs, found.texts, strict=True)] == wanted
     assert len(wanted) == 12 and found.rule == "coco-frozen" and found.encoder is None
     assert len({which for _, which, _ in wanted}) > 1
 
 
-def test_a_prepared_data_set_gives_the_same_and_knows_the_states(captioned: Path, coco: Path) -> None:
-    found, listed = open_prompts(str(captioned)), open_prompts(str(coco))
+def test_a_prepared_data_set_gives_the_same_and_knows_the_states(captioned: Path, annotations: Path) -> None:
+    found, listed = open_prompts(str(captioned)), open_prompts(str(annotations))
     assert (found.pairs, found.texts, found.sha256) == (listed.pairs, listed.texts, listed.sha256)
     samples = Prepared(captioned)
     assert found.encoder is not None and samples.null is not None
@@ -81,12 +80,11 @@ def test_what_is_no_prompts(name: str, prepared: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tiny_clip: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(coco: tuple[Path, Path], tiny_clip: Path, tiny_vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve captioned images at 16 px: a distance of their 768 raw values takes no time."""
     folder = tmp_path_factory.mktemp("small")
-    images, annotations = write_coco(folder / "coco")
     options = ("--resolution", 16, "--vae", tiny_vae, "--text-encoder", tiny_clip, "--device", "cpu", "--quiet")
-    words = ("prepare", "captions", images, annotations, folder / "data", *options)
+    words = ("prepare", "captions", *coco, folder / "data", *options)
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     return folder / "data"
@@ -102,24 +100,13 @@ def checkpoint(
     monkeypatch.chdir(tmp_path / "work")
 
 
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["eval-fid", *map(str, arguments)])
-
-
-def measured(*arguments: Any, out: str = "x") -> dict[str, Any]:
-    result = run(*arguments, "--out", out)
-    assert result.exit_code == 0, result.output
-    content: dict[str, Any] = json.loads((Path(out) / "result.json").read_text())
-    return content
-
-
 @pytest.mark.usefixtures("checkpoint")
-def test_the_images_are_those_of_the_prompts(small: Path, coco: Path) -> None:
+def test_the_images_are_those_of_the_prompts(small: Path, annotations: Path) -> None:
     """Drawn with CLIP, or with the states that the data set keeps: the same images, and those of the pipeline."""
     options = (*FAST, "--reference", small, "-n", 8, "--seed", 3, "--save-samples", "npz", "--metrics", "fid")
-    result = measured(*options, "--prompts", coco)
+    result = measured(*options, "--prompts", annotations)
     stored = measured(*options, "--prompts", small, out="y")
-    wanted = [text for _, _, text in by_the_rule(coco)][:8]
+    wanted = [text for _, _, text in by_the_rule(annotations)][:8]
     pipe = hastezoo.Pipeline.from_pretrained("tiny-text", device="cpu")
     drawn = pipe(prompts=wanted, seeds=range(3, 11), steps=2, protocol="coco", batch_size=4).pixels
     for folder in "xy":
@@ -132,25 +119,25 @@ def test_the_images_are_those_of_the_prompts(small: Path, coco: Path) -> None:
     assert settings["text_encoder_sha256"] == pipe.conditions.encoder.sha256
     rows = list(csv.reader(io.StringIO(Path("x/prompts.csv").read_text(encoding="utf-8"))))
     assert rows[0] == ["number", "image", "caption", "prompt"]
-    assert [(int(a), int(b), c) for _, a, b, c in rows[1:]] == by_the_rule(coco)[:8]
+    assert [(int(a), int(b), c) for _, a, b, c in rows[1:]] == by_the_rule(annotations)[:8]
 
 
 @pytest.mark.usefixtures("checkpoint")
-def test_bad_input(small: Path, coco: Path) -> None:
+def test_bad_input(small: Path, annotations: Path) -> None:
     options = (*FAST, "--reference", small)
     for arguments, words in (
         ((*options, "-n", 8), "tiny-text draws from text; name its prompts with --prompts"),
         (
-            (*options, "-n", 13, "--prompts", coco),
+            (*options, "-n", 13, "--prompts", annotations),
             "has 12 prompts, fewer than the 13 images to draw; take -n 12 at most",
         ),
-        ((*options, "--prompts", coco), "fewer than the 40,192 images to draw"),
+        ((*options, "--prompts", annotations), "fewer than the 40,192 images to draw"),
         ((*options, "-n", 8, "--prompts", "nowhere"), "there is no file or folder nowhere of prompts"),
-        ((*options, "-n", 8, "--prompts", coco, "--labels", "balanced"), "draws from text: leave out --labels"),
-        (("--prompts", coco, "--device", "cpu"), "draws classes, not text: leave out --prompts"),
-        (("--samples", small, "--prompts", coco), "leave out --prompts"),
+        ((*options, "-n", 8, "--prompts", annotations, "--labels", "balanced"), "draws from text: leave out --labels"),
+        (("--prompts", annotations, "--device", "cpu"), "draws classes, not text: leave out --prompts"),
+        (("--samples", small, "--prompts", annotations), "leave out --prompts"),
     ):
-        result = run(*arguments)
+        result = eval_fid(*arguments)
         assert result.exit_code == 2 and words in result.output.splitlines()[-1], result.output
     assert not list(Path().iterdir())
 

@@ -24,7 +24,6 @@ from hastezoo.pipeline import Pipeline
 from hastezoo.recipes.coco256 import main as recipe
 from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.zoo.registry import find_card
-from tests.data.coco_making import write_coco
 from tests.recipes.small import losses
 
 BATCH, END = 6, 6

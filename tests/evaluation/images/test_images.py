@@ -19,7 +19,7 @@ from hastezoo.evaluation.extractors import POOL, Pixels
 from hastezoo.evaluation.images import as_bytes, open_images, suited
 from hastezoo.evaluation.metrics import frechet_distance
 from hastezoo.evaluation.statistics import Moments
-from tests.data.making import rows_of
+from tests.data.comparing import rows_of
 from tests.evaluation.sources import adm, pixels, refusal, save
 
 
