@@ -130,6 +130,17 @@ def test_data_page_holds_what_was_measured() -> None:
     assert latents["prepared"]["least"] >= 20_000 and images["prepared, png"]["least"] >= 600  # what was promised
 
 
+def test_text_page_holds_what_an_evaluation_costs() -> None:
+    result, text = result_of("mmdit_speed"), (ROOT / "docs" / "text.md").read_text()
+    for name in ("diffusers", "ours", "products alone"):
+        cells = [result[kind][name] for kind in ("sampling", "training")]
+        shown = "".join(
+            f" {one['median']:.2f} ({one['least']:.2f}..{one['most']:.2f}) | {one['ratio']:.2f} |" for one in cells
+        )
+        assert shown in text, name
+    assert 7 * 60 < 250 * result["sampling"]["ours"]["median"] < 8.5 * 60 and "takes eight\nminutes" in text
+
+
 def test_data_page_holds_what_was_measured_of_captions() -> None:
     rates = result_of("caption_reading")["samples_per_second"]
     text = (ROOT / "docs" / "data.md").read_text()

@@ -134,6 +134,14 @@ def test_the_same_command_has_the_same_folder_and_another_prompt_another() -> No
     assert len(list(Path("outputs").iterdir())) == 3
 
 
+def test_the_negative_prompt_reaches_the_images() -> None:
+    drawn = {}
+    for number, options in enumerate([(), ("--negative", "a bus"), ("--negative", ""), ("--negative", " a  bus ")]):
+        made("--prompt", "a cat", "--cfg", "4", *options, "--out", str(number))
+        (drawn[number],) = images(str(number)).values()
+    assert drawn[0] == drawn[2] and drawn[1] == drawn[3] and drawn[0] != drawn[1]
+
+
 def test_npz_numbers_the_prompts() -> None:
     made("--prompt", "a cat", "--prompt", "a bus", "-n", "2", "--format", "npz", "--out", "x")
     with np.load("x/samples.npz") as arrays:
