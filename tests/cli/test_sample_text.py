@@ -85,6 +85,8 @@ def test_the_grid_says_what_each_row_was_to_be() -> None:
     assert cells.shape == (side + 2 + line + 2, 2 * (side + 2) + 2, 3)
     under = rows[2 + side : 2 + side + line]
     assert under.max() > 150 and under[:, 150:].max() == 40, "the text is at the left, and the rest is ground"
+    second = rows[2 * (side + 2) + line : 2 * (side + 2) + 2 * line]
+    assert second.max() > 150 and not np.array_equal(second, under), "the second row has its own"
     for left in (0, side + 2):
         assert cells[2 + side : 2 + side + line, left : left + side].max() > 150
 

@@ -64,6 +64,13 @@ def test_a_prepared_data_set_gives_the_same_and_knows_the_states(captioned: Path
     assert any(torch.equal(states[0], one) for one in every) and torch.equal(states[1], samples.null)
 
 
+def test_only_the_prompts_drawn_and_the_empty_one_are_known(captioned: Path) -> None:
+    found = open_prompts(str(captioned))
+    assert found.encoder is not None
+    with pytest.raises(UserError, match=r'the states of the prompt "a cat" are not among those stored'):
+        found.encoder.states(["a cat"])
+
+
 def test_a_file_of_prompts_in_its_order(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("b\na\nb\n")
@@ -101,11 +108,13 @@ def checkpoint(
 
 
 @pytest.mark.usefixtures("checkpoint")
-def test_the_images_are_those_of_the_prompts(small: Path, annotations: Path) -> None:
-    """Drawn with CLIP, or with the states that the data set keeps: the same images, and those of the pipeline."""
+def test_the_images_are_those_of_the_prompts(small: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn with CLIP, or with the states that the data set keeps and no CLIP: the same images, and the pipeline's."""
     options = (*FAST, "--reference", small, "-n", 8, "--seed", 3, "--save-samples", "npz", "--metrics", "fid")
     result = measured(*options, "--prompts", annotations)
-    stored = measured(*options, "--prompts", small, out="y")
+    with monkeypatch.context() as patch:
+        patch.setattr("hastezoo.loading.create_text_encoder", None)  # whoever calls it fails
+        stored = measured(*options, "--prompts", small, out="y")
     wanted = [text for _, _, text in by_the_rule(annotations)][:8]
     pipe = hastezoo.Pipeline.from_pretrained("tiny-text", device="cpu")
     drawn = pipe(prompts=wanted, seeds=range(3, 11), steps=2, protocol="coco", batch_size=4).pixels

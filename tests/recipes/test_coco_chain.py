@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -187,6 +188,22 @@ def test_a_quick_fid_draws_captions_of_the_data(
     pixels = pipe(prompts=prompts, seeds=range(10), protocol="coco", cfg=1.0, steps=2).pixels
     real = load_reference(str(data), Toy()).moments["pool"]
     assert line["fid"] == pytest.approx(frechet_distance(Moments.of(Toy()(pixels)["pool"]), real), rel=1e-3)
+
+
+def test_no_caption_is_the_empty_prompts_states(data: Path, tiny_clip: Path) -> None:
+    """What a dropped caption becomes in training is what guidance leads away from in sampling."""
+    from hastezoo.conditioning.text import create_text_encoder
+    from hastezoo.data.prepared import Prepared
+    from hastezoo.recipes.conditions import kind_of
+
+    kind, samples = kind_of("mmdit_coco"), Prepared(data)
+    (empty,) = create_text_encoder("clip", source=tiny_clip).states([""])
+    assert torch.equal(torch.as_tensor(kind.null(samples)), empty)
+    conditions, prompts = kind.shown(samples, 3)
+    assert len(prompts) == 3 and set(prompts) <= {text for row in range(12) for text in samples.captions(row)}
+    states, null = conditions.tensors(prompts, "", torch.device("cpu"))
+    assert torch.equal(null[0], empty)
+    assert torch.equal(states, create_text_encoder("clip", source=tiny_clip).states(prompts))
 
 
 def test_what_the_run_says_of_itself(trained: Path, data: Path, tiny_clip: Path) -> None:
