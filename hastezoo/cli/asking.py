@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +80,12 @@ def check_asked(card: Card, options: dict[str, Any]) -> list[str]:
     every = [clean(one) for one in options["prompt"]] if file is None else read_prompts(file)
     if not every:
         raise UserError(f'{card.name} draws from text: say what with --prompt "a red bus", or --prompts FILE')
-    prompts = list(dict.fromkeys(every))
-    if len(prompts) < len(every):
-        again = next(one for one in prompts if every.count(one) > 1)
-        warnings.warn(
-            f"{len(every) - len(prompts)} prompts are repetitions, such as {shown(again)}: drawn once", stacklevel=2
-        )
-    return prompts
+    counts = Counter(every)
+    if len(counts) < len(every):
+        (again, _), *_ = counts.most_common(1)
+        text = f"prompts that are repeated are drawn once ({len(every) - len(counts)} more, such as {shown(again)})"
+        warnings.warn(text, stacklevel=2)
+    return list(counts)
 
 
 def make_request(options: dict[str, Any], seeds: list[int], prompts: list[str], pipeline: Pipeline) -> Request:
