@@ -146,6 +146,26 @@ def test_every_arm_trains(
     assert {key for key in ("denoising", "feature", "attention") if key in row} == terms
 
 
+def test_looks_the_trigger_bf16_and_recomputation_serve_text_too(data: Path, teacher: Path, tmp_path: Path) -> None:
+    """What a run of classes can do, a run of text can: the numbers of a plain run within bf16's rounding."""
+    looks = ("train.diagnose_every=2", "train.precision=bf16", "train.activation_checkpointing=true", "train.steps=4")
+    end = ("step=none", "kind=gradient", "start=2", "every=2", "images=12", "threshold=-0.99", "block=1")
+    trigger = [f"alignment.termination.{setting}" for setting in end]
+    result = train(data, teacher, tmp_path / "looked", *looks, *trigger)
+    assert result.exit_code == 0, result.output
+    result = train(data, teacher, tmp_path / "plain", "train.steps=4")
+    assert result.exit_code == 0, result.output
+    looked, plain = losses(tmp_path / "looked"), losses(tmp_path / "plain")
+    for step in plain:
+        np.testing.assert_allclose(looked[step][:4], plain[step][:4], rtol=0.02)
+    seen = [json.loads(line) for line in (tmp_path / "looked" / "alignment.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in seen] == [2, 4] and all(-1 <= one <= 1 for one in seen[0]["cosines"])
+    looks_at = [json.loads(line) for line in (tmp_path / "looked" / "diagnostics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in looks_at] == [2, 4]
+    assert len(looks_at[0]["cknna"]) == 3 and set(looks_at[0]["attention_kl"]) == {"0<-1", "1<-2"}
+    assert "alignment" in call("diagnose", tmp_path / "looked")
+
+
 def test_export_sample_and_measure(
     trained: Path, data: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
