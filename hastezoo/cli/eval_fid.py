@@ -193,6 +193,8 @@ def _drawn(options: dict[str, Any], card: Card, processes: Processes) -> tuple[I
     if count < 1:
         raise UserError(f"--num must be at least 1, not {count}")
     prompts = open_prompts(options["prompts"]) if options["prompts"] is not None else None
+    if prompts is not None:
+        prompts.check(count)  # before gigabytes are fetched
     keys = ("weights", "dtype", "compile", "vae", "vae_tiling", "text_encoder")
     # A data set keeps the states of its captions, which another encoder would make otherwise.
     known = prompts.encoder if prompts is not None and options["text_encoder"] is None else None

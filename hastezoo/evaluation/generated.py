@@ -91,11 +91,7 @@ def _asked(labels: np.ndarray | None, prompts: PromptList | None, count: int, mo
         return labels.tolist()
     if prompts is None:
         raise UserError(f"{model} draws from text, and there are no prompts")
-    if len(prompts.texts) < count:
-        raise UserError(
-            f"{prompts.description} has {len(prompts.texts):,} prompts, fewer than the {count:,} images to draw; "
-            f"take -n {len(prompts.texts)} at most"
-        )
+    prompts.check(count)
     return prompts.texts[:count]
 
 

@@ -49,6 +49,18 @@ class PromptList:
         """Of all prompts in their order; the number that is drawn does not change it."""
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
 
+    def check(self, count: int) -> None:
+        """Whether there is a prompt for each of so many images.
+
+        Raises:
+            UserError: If not.
+        """
+        if len(self.texts) < count:
+            raise UserError(
+                f"{self.description} has {len(self.texts):,} prompts, fewer than the {count:,} images to draw; "
+                f"take -n {len(self.texts)} at most"
+            )
+
     def write(self, folder: Path, count: int) -> Path:
         """Write which captions of which images were drawn into `prompts.csv`; its path."""
         text = io.StringIO()

@@ -151,6 +151,15 @@ def test_bad_input(small: Path, annotations: Path) -> None:
     assert not list(Path().iterdir())
 
 
+@pytest.mark.usefixtures("checkpoint")
+def test_too_few_prompts_are_said_before_anything_is_fetched(
+    small: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hastezoo.Pipeline, "from_pretrained", None)  # whoever calls it fails
+    result = eval_fid(*FAST, "--reference", small, "-n", 13, "--prompts", annotations)
+    assert result.exit_code == 2 and "has 12 prompts, fewer than the 13 images" in result.output, result.output
+
+
 def test_reported_figures_of_coco_are_not_held_against_ours() -> None:
     """U-ViT's script, the captions nobody published; and other prompts than COCO's are named."""
     card = find_card("mmdit-coco-haste")
