@@ -10,25 +10,22 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hastezoo import __version__, pictures
-from hastezoo.autoencoders import to_bytes
 from hastezoo.conditioning.conditions import Labels
 from hastezoo.conditioning.prompts import clean
 from hastezoo.errors import UserError
 from hastezoo.files import atomic_write, write_json
 from hastezoo.pipeline import Batch, Pipeline
-from hastezoo.request import RECORD, Request, dumped, read_record
+from hastezoo.request import RECORD, Request, dumped, png_text, read_record
 from hastezoo.sampling.solvers import StepInfo
 from hastezoo.stores import ArrayFile, ImageFiles, Store
+from hastezoo.trajectory import Frames
 
 GRID_LIMIT = 100  # images shown in a grid
-TRAJECTORY_LIMIT = 16  # images shown in an animation
-TRAJECTORY_FRAMES = 60
 
 
 @dataclass
@@ -83,7 +80,7 @@ class Job:
         self.store: Store = (
             ArrayFile(out, request.labels)
             if request.format == "npz"
-            else ImageFiles(out, request.marks, request.seeds, request.format)
+            else ImageFiles(out, request.marks, request.seeds, request.format, partial(png_text, request))
         )
         self._check_conditions()
         self._claim()
@@ -121,7 +118,7 @@ class Job:
         began = time.perf_counter()
         for first in range(0, len(self.request.seeds), self.request.batch_size):
             indices = range(first, min(first + self.request.batch_size, len(self.request.seeds)))
-            frames = _Frames(self) if self.trajectory and first == 0 and not self._trajectory_path.exists() else None
+            frames = self._frames() if first == 0 else None
             if frames is None and self.store.has(indices):
                 report.found += len(indices)
             else:
@@ -130,17 +127,28 @@ class Job:
                 report.made += len(indices)
                 report.evaluations, report.passes = batch.evaluations, batch.passes
                 if frames is not None:
-                    frames.save(batch)
+                    self._save_trajectory(frames, batch)
             progress(report.made + report.found, None)
         report.seconds = time.perf_counter() - began
         self._finish(report)
         return report
 
-    def _draw(self, indices: range, done: int, frames: _Frames | None, progress: Progress) -> Batch:
+    def _frames(self) -> Frames | None:
+        """What watches the first batch, if an animation is asked for and not there."""
+        if not self.trajectory or self._trajectory_path.exists():
+            return None
+        return Frames(self.pipeline.autoencoder, self.request.protocol.rounding)
+
+    def _save_trajectory(self, frames: Frames, batch: Batch) -> None:
+        states = [*frames.states, batch.pixels[: frames.limit]]
+        columns = pictures.columns_for(len(states[-1]))
+        pictures.save_animation(self._trajectory_path, [pictures.grid(state, columns) for state in states])
+
+    def _draw(self, indices: range, done: int, frames: Frames | None, progress: Progress) -> Batch:
         def after_step(info: StepInfo) -> None:
             progress(done, info)
             if frames is not None:
-                frames.add(info)
+                frames(info)
 
         request, part = self.request, slice(indices.start, indices.stop)
         return self.pipeline.draw(
@@ -197,26 +205,6 @@ class Job:
         if isinstance(conditions, Labels):
             return {"class": label, "name": conditions.names[label]}
         return {"prompt": self.request.prompts[label]}
-
-
-class _Frames:
-    """States on the way from noise to image, thinned to a bounded number, of the first few images."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.columns = pictures.columns_for(min(TRAJECTORY_LIMIT, len(job.request.seeds), job.request.batch_size))
-        self.states: list[np.ndarray] = []
-
-    def add(self, info: StepInfo) -> None:
-        stride = 1 if info.steps is None else -(-info.steps // TRAJECTORY_FRAMES)
-        if info.index % stride == 0 and len(self.states) < TRAJECTORY_FRAMES:
-            pixels = self.job.pipeline.autoencoder.decode(info.x[:TRAJECTORY_LIMIT])
-            self.states.append(to_bytes(pixels, self.job.request.protocol.rounding).cpu().numpy())
-
-    def save(self, batch: Batch) -> None:
-        states = [*self.states, batch.pixels[:TRAJECTORY_LIMIT]]
-        frames = [pictures.grid(state, self.columns) for state in states]
-        pictures.save_animation(self.job._trajectory_path, frames)
 
 
 def environment(pipeline: Pipeline) -> dict[str, Any]:

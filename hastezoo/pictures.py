@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
+from hastezoo.errors import UserError
 from hastezoo.files import atomic_write
 
 CELL = 64  # smaller images are enlarged to about this many pixels in grids and animations
@@ -46,11 +47,44 @@ def to_pil(pixels: np.ndarray, enlarge: int = 1) -> Image.Image:
     return image
 
 
-def encode(image: Image.Image, format: str) -> bytes:
-    """An image as PNG or lossless WebP."""
+def encode(image: Image.Image, format: str, text: dict[str, str] | None = None) -> bytes:
+    """An image as PNG or lossless WebP.
+
+    Args:
+        image: The picture.
+        format: png or webp.
+        text: What a PNG file carries beside the picture, by key: a tEXt chunk each, before the pixels.
+
+    Raises:
+        ValueError: If there is text for another format.
+    """
+    if text and format != "png":
+        raise ValueError(f"only PNG files carry text, not {format}")
+    options: dict[str, object] = {"lossless": True} if format == "webp" else {}
+    if text:
+        options["pnginfo"] = chunks = PngImagePlugin.PngInfo()
+        for key, value in text.items():
+            chunks.add_text(key, value)
     buffer = io.BytesIO()
-    image.save(buffer, format.upper(), **({"lossless": True} if format == "webp" else {}))
+    image.save(buffer, format.upper(), **options)
     return buffer.getvalue()
+
+
+def read_text(path: Path) -> dict[str, str]:
+    """The texts that a PNG file carries, by key; none of another kind of picture.
+
+    Raises:
+        UserError: If the file is no picture, or a broken one.
+    """
+    try:
+        with Image.open(path) as image:
+            found = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
+            return {key: str(value) for key, value in found.items()}
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the picture {path} cannot be read: {reason}") from None
 
 
 def viewing_scale(height: int) -> int:

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hastezoo import __version__
 from hastezoo.conditioning.prompts import slug
 from hastezoo.errors import UserError, explain
 from hastezoo.sampling.protocol import Protocol
 
 RECORD = "samples.json"
+PNG_KEY = "hastezoo"  # of the text in a PNG file
 OF_TEXT = ("text_encoder", "text_encoder_sha256", "prompts", "negative")  # of a request
 
 
@@ -104,3 +106,26 @@ def with_recorded_batch_size(request: Request, out: Path) -> Request:
 def dumped(request: Request) -> dict[str, Any]:
     """What is written: of a request for classes nothing about text."""
     return request.model_dump(mode="json", exclude=set() if request.prompts else set(OF_TEXT))
+
+
+def described(request: Request, index: int) -> dict[str, Any]:
+    """What decided image `index`, as its PNG file carries it: no path, no date, and nothing of the machine."""
+    label = request.labels[index]
+    subject = {"prompt": request.prompts[label]} if request.prompts else {"class": label}
+    always = {
+        "hastezoo": __version__,
+        "model": request.model,
+        "weights_sha256": request.weights_sha256,
+        **subject,
+        "seed": request.seeds[index],
+        "sampling": request.protocol.model_dump(mode="json", exclude={"count"}),
+        "batch_size": request.batch_size,
+        "dtype": request.dtype,
+    }
+    kept = ("negative", "vae_sha256", "vae_tiling", "text_encoder_sha256", "compile")
+    return always | {key: getattr(request, key) for key in kept if getattr(request, key)}
+
+
+def png_text(request: Request, index: int) -> dict[str, str]:
+    """The text of the PNG file of image `index`: the same image of the same request has the same bytes everywhere."""
+    return {PNG_KEY: json.dumps(described(request, index), ensure_ascii=True, sort_keys=True)}

@@ -6,7 +6,7 @@ Both stream: neither ever holds more than a batch.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,10 +47,19 @@ class ImageFiles:
         marks: What each image is of, in a word fit for a file's name: `class7`, `a-red-bus`.
         seeds: Of each image.
         format: png or webp.
+        text: Given an index, what the PNG file of that image carries; webp files carry nothing.
     """
 
-    def __init__(self, folder: Path, marks: Sequence[str], seeds: Sequence[int], format: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        marks: Sequence[str],
+        seeds: Sequence[int],
+        format: str,
+        text: Callable[[int], dict[str, str]] | None = None,
+    ) -> None:
         self.folder, self.marks, self.seeds, self.format = folder, marks, seeds, format
+        self.text = text if format == "png" else None
         self.digits = max(5, len(str(len(seeds) - 1)))
 
     def path(self, index: int) -> Path:
@@ -70,7 +79,8 @@ class ImageFiles:
     def write(self, indices: range, pixels: np.ndarray) -> None:
         for index, image in zip(indices, pixels, strict=True):
             if not self.path(index).exists():
-                atomic_write(self.path(index), pictures.encode(pictures.to_pil(image), self.format))
+                text = self.text(index) if self.text is not None else None
+                atomic_write(self.path(index), pictures.encode(pictures.to_pil(image), self.format, text))
 
     def finish(self) -> None:
         pass

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from hastezoo.asking import PROTOCOL_KEYS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-PROTOCOL_KEYS = ("solver", "steps", "cfg", "interval", "channels", "diffusion", "last_step", "start")
 
 _MODEL = (
     click.option(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hastezoo.cli.asking import check_asked, clean_negative, make_request, read_seeds
+from hastezoo.asking import Ask, load, make_request
+from hastezoo.cli.asking import asked_again, read_ask
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.options import device_options, model_options, protocol_options
 from hastezoo.errors import UserError
@@ -59,16 +60,11 @@ def _check_file_alone(context: click.Context) -> None:
         )
 
 
-def _load(options: dict[str, Any], request: Request | None, quiet: bool) -> Pipeline:
+def _load(ask: Ask, quiet: bool) -> Pipeline:
     from hastezoo.cli.transfers import transfers
-    from hastezoo.pipeline import Pipeline
 
-    keys = ("weights", "dtype", "compile", "vae", "vae_tiling", "text_encoder")
-    chosen = {key: options[key] if request is None else getattr(request, key) for key in keys}
-    name = options["model"] if request is None else request.model
-    device = request.device if request is not None and options["device"] == "auto" else options["device"]
     with transfers(quiet=quiet) as (say, progress):
-        return Pipeline.from_pretrained(name, device=device, say=say, progress=progress, **chosen)
+        return load(ask, say=say, progress=progress)
 
 
 def _check_same(source: Path, request: Request, pipeline: Pipeline) -> None:
@@ -161,26 +157,21 @@ def command(
     is missing.
     """
     from hastezoo.cli.progress import SamplingBar
-    from hastezoo.zoo.registry import find_card
 
     began = time.perf_counter()
-    seeds: list[int] = []
-    prompts: list[str] = []
-    if source is None:  # what can be refused without loading torch is refused at once
-        seeds = read_seeds(options)
-        prompts = check_asked(find_card(options["model"]), options)
-        clean_negative(options["negative"])
-    else:
+    if source is not None:
         _check_file_alone(context)
+    asked = None if source is not None else read_ask(options)  # what can be refused without torch is refused at once
     from hastezoo.job import Job
     from hastezoo.request import read_record, with_recorded_batch_size
 
-    request = read_record(source) if source is not None else None
-    pipeline = _load(options, request, quiet)
-    if request is None:
-        request = make_request(options, seeds, prompts, pipeline)
+    if asked is not None:
+        pipeline = _load(asked, quiet)
+        request = make_request(asked, pipeline)
     else:
         assert source is not None
+        request = read_record(source)
+        pipeline = _load(asked_again(request, options["device"]), quiet)
         _check_same(source, request, pipeline)
         request = request.model_copy(update={"device": str(pipeline.device)})
     automatic = source is None and options["batch_size"] == "auto"

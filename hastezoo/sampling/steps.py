@@ -10,12 +10,11 @@ from torch import Tensor
 
 from hastezoo.sampling import interpolants
 from hastezoo.sampling.interpolants import Interpolant
+from hastezoo.sampling.stopping import Cancelled
+
+__all__ = ["Callback", "Cancelled", "Noise", "Recorder", "StepInfo", "Velocity"]
 
 Velocity = Callable[[Tensor, float], Tensor]
-
-
-class Cancelled(Exception):
-    """Raised by a callback to stop a solver between two steps."""
 
 
 class Noise(Protocol):

@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from hastezoo.cli.asking import parse_seeds
 from hastezoo.cli.main import main
 from hastezoo.errors import UserError
 from hastezoo.zoo import registry
@@ -101,6 +100,17 @@ def test_from_refuses_other_weights_and_further_settings(elsewhere: Path) -> Non
     refused = run("--from", "other.json", "--out", "b")
     assert refused.exit_code == 2 and "other weights" in refused.output
     assert "leave out --steps" in run("--from", "a/samples.json", "--steps", "3").output
+
+
+def test_from_goes_to_the_recorded_device_unless_told(elsewhere: Path) -> None:
+    made("--out", "a")
+    record = json.loads(Path("a/samples.json").read_text())
+    record["request"]["device"] = "cuda:99"
+    Path("other.json").write_text(json.dumps(record))
+    refused = run("--from", "other.json", "--out", "b")
+    assert refused.exit_code == 2 and "device 'cuda:99' is not there" in refused.output
+    assert run("--from", "other.json", "--device", "cpu", "--out", "b").exit_code == 0
+    assert content(Path("a")) == content(Path("b"))
 
 
 def test_webp_is_lossless(elsewhere: Path) -> None:
@@ -289,11 +299,13 @@ BAD_INPUT = {
     "unknown model": (("--model", "sit-ti-digit"), "nearest: sit-ti-digits"),
     "class out of range": (("--class", "10"), "the model has 10 classes"),
     "unknown class": (("--class", "sevn"), "nearest: seven"),
-    "class twice": (("--class", "3", "--class", "three"), "names class 3 twice"),
+    "class twice": (("--class", "3", "--class", "three"), "class 3 is asked for twice"),
     "no steps": (("--steps", "0"), "steps: input should be greater than or equal to 1 (given: 0)"),
     "interval": (("--interval", "0.7", "0.2"), "interval (0.7, 0.2) is not"),
     "negative seed": (("--seed", "-1"), "--seed must be at least 0"),
-    "seed range": (("--seeds", "5-2"), "empty, too long"),
+    "seed range": (("--seeds", "5-2"), "--seeds '5-2': the range '5-2' is empty, too long"),
+    "seed twice": (("--seeds", "0-3,2"), "--seeds '0-3,2' names a seed twice"),
+    "no seed": (("--seeds", "a"), "--seeds 'a': 'a' is no seed"),
     "huge seed": (("--seed", str(2**63)), "--seed must be at least 0 and below"),
     "huge seeds": (("--seeds", str(2**63)), "too large"),
     "seeds and n": (("--seeds", "1", "-n", "2"), "leave out -n"),
@@ -369,16 +381,3 @@ def test_full_disk_is_one_line_and_no_half_file(elsewhere: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert result.exit_code == 2 and result.stderr.splitlines()[-1].startswith("error: "), result.output
     assert "Traceback" not in result.output and not [path for path in Path("a").rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("3", [3]), ("0-3", [0, 1, 2, 3]), ("0-2, 40", [0, 1, 2, 40]), ("5-5", [5])]
-)
-def test_seed_lists(text: str, seeds: list[int]) -> None:
-    assert parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "1.5", "0-3,2", "9-1", "0-99999999999"])
-def test_bad_seed_lists(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds"):
-        parse_seeds(text)
