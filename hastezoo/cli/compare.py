@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,91 +14,32 @@ from hastezoo.cli.errors import reporting_errors
 from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
-    from hastezoo.evaluation.results.comparison import Comparison, Difference
-    from hastezoo.evaluation.results.result import EvaluationResult
-
-LONGEST = 40  # characters of a setting's value
-
-
-def _letter(index: int) -> str:
-    """A, B, ... Z, AA: what a result is called in a table whose columns are results."""
-    return ("" if index < 26 else _letter(index // 26 - 1)) + chr(ord("A") + index % 26)
-
-
-def _described(result: EvaluationResult) -> str:
-    from hastezoo.evaluation.results.result import protocol_words
-
-    settings = result.settings
-    protocol = f", {protocol_words(settings).replace('`', '')}" if settings.protocol else ""
-    count = f", {settings.count:,} samples" if settings.count is not None else ""
-    return f"{result.name}{protocol}{count}, {settings.features} features"
-
-
-def _metric_rows(comparison: Comparison) -> list[dict[str, object]]:
-    from hastezoo.zoo.metrics import metric_name
-
-    features = {result.settings.features for result in comparison.results}
-    rows = []
-    for key in comparison.metrics:
-        # Each result's features stand above the table; where they differ, the row names the kind of metric.
-        row: dict[str, object] = {"metric": metric_name(key, *features) if len(features) == 1 else key}
-        for index, (name, result) in enumerate(zip(comparison.names, comparison.results, strict=True)):
-            row[name] = _value(result, key)
-            if index:
-                row[f"{name} - {comparison.names[0]}"] = _said(key, comparison.differences[key][index - 1])
-        rows.append(row)
-    return rows
-
-
-def _value(result: EvaluationResult, key: str) -> str:
-    from hastezoo.zoo.metrics import DASH, shown
-
-    value = result.metrics.get(key)
-    if value is None or value.value is None:
-        return DASH
-    error = f" ± {shown(key, value.error, value.error)}" if value.error is not None else ""
-    return shown(key, value.value, value.error) + error
-
-
-def _said(key: str, difference: Difference | None) -> str:
-    from hastezoo.zoo.metrics import DASH, shown
-
-    if difference is None:
-        return DASH
-    text = shown(key, difference.value, difference.error, "+")
-    if difference.error is None:
-        return f"{text} (no error known)"
-    noise = "beyond the noise" if difference.beyond_noise else "within the noise"
-    return f"{text} ± {shown(key, difference.error, difference.error)} ({noise})"
-
-
-def _settings_rows(names: list[str], settings: dict[str, list[Any]]) -> list[dict[str, object]]:
-    return [
-        {"setting": key, **{name: _short(value) for name, value in zip(names, values, strict=True)}}
-        for key, values in settings.items()
-    ]
-
-
-def _short(value: Any) -> str:
-    text = "-" if value is None else json.dumps(value) if isinstance(value, list) else str(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    from hastezoo.evaluation.results.comparison import Comparison
+    from hastezoo.evaluation.results.comparison_tables import Row
 
 
 def _print(comparison: Comparison, files: tuple[Path, ...]) -> None:
-    from hastezoo.cli.tables import print_facts, print_table
+    from hastezoo.cli.tables import print_facts
+    from hastezoo.evaluation.results.comparison_tables import described, metric_rows, settings_rows
 
     labelled = zip(comparison.names, files, comparison.results, strict=True)
-    print_facts({name: f"{file}: {_described(result)}" for name, file, result in labelled})
+    print_facts({name: f"{file}: {described(result)}" for name, file, result in labelled})
     click.echo()
-    rows = _metric_rows(comparison)
+    rows = metric_rows(comparison)
     if rows:
-        print_table(rows, right=list(rows[0])[1:])
+        _print_rows(rows, right=list(rows[0])[1:])
     if comparison.reasons:
         click.echo(f"not comparable, because {'; '.join(comparison.reasons)}")
     for title, settings in (("settings", comparison.settings), ("circumstances", comparison.circumstances)):
         if settings:
             click.echo(f"\n{title} that differ:")
-            print_table(_settings_rows(comparison.names, settings))
+            _print_rows(settings_rows(comparison.names, settings))
+
+
+def _print_rows(rows: list[Row], right: Sequence[str] = ()) -> None:
+    from hastezoo.cli.tables import print_table
+
+    print_table([{**row} for row in rows], right)
 
 
 def _as_json(comparison: Comparison, files: tuple[Path, ...]) -> dict[str, Any]:
@@ -132,6 +74,7 @@ def command(files: tuple[Path, ...], plot: Path | None, markdown: bool, as_json:
     RESULT is a result.json of `hastezoo eval-fid`, or the folder that holds one.
     """
     from hastezoo.evaluation.results.comparison import compare
+    from hastezoo.evaluation.results.comparison_tables import letter
     from hastezoo.evaluation.results.result import markdown_table, read_result
 
     if markdown and as_json:
@@ -139,7 +82,7 @@ def command(files: tuple[Path, ...], plot: Path | None, markdown: bool, as_json:
     if len(files) < 2:
         raise UserError(f"a comparison takes two results at least, not {len(files)}: add another to {files[0]}")
     results = [read_result(file) for file in files]
-    comparison = compare(results, [_letter(index) for index in range(len(files))])
+    comparison = compare(results, [letter(index) for index in range(len(files))])
     if plot is not None:
         from hastezoo.evaluation.results.plots import curve
 

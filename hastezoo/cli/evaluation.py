@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hastezoo.errors import UserError
+from hastezoo.evaluation.following import Follower
 
 if TYPE_CHECKING:
     from hastezoo.evaluation.extractors import Extractor
@@ -25,17 +25,15 @@ def load_extractor(options: dict[str, Any], device: str, *, quiet: bool) -> Extr
         UserError: If weights are given of other features, which is a mistake and not to be passed over.
     """
     from hastezoo.cli.transfers import transfers
-    from hastezoo.evaluation.extractors import create_extractor
+    from hastezoo.evaluation.extractors import create_extractor, own_weights
 
     features = options["features"]
-    for name in ("inception", "dinov2"):
-        if options[name] is not None and features != name:
-            raise UserError(f"--{name} goes with --features {name}, not {features}; leave it out")
+    weights = own_weights(features, {name: options[name] for name in ("inception", "dinov2")})
     with transfers(f"downloading {features}", quiet=quiet) as (_, progress):
-        return create_extractor(features, weights=options.get(features), device=device, progress=progress)
+        return create_extractor(features, weights=weights, device=device, progress=progress)
 
 
-class EvaluationBar:
+class EvaluationBar(Follower):
     """Progress over the reference's images, the samples, the metrics; silent where there is no terminal."""
 
     def __init__(self, plan: Plan, *, quiet: bool) -> None:

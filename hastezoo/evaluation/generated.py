@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hastezoo.evaluation.prompts import PromptList
     from hastezoo.pipeline import Pipeline
     from hastezoo.sampling.protocol import Protocol
+    from hastezoo.sampling.solvers import Callback
 
 Labels = Literal["random", "balanced"]
 LARGEST_SEED = 2**63 - 1
@@ -33,6 +34,8 @@ class Generated:
         count: How many images.
         seed: Of the first.
         prompts: Of a model of text.
+        callback: Called after every solver step of every batch; raise `solvers.Cancelled` to stop. No image depends
+            on it, and so neither does the identity.
 
     Raises:
         UserError: If the seeds or the prompts run out, or there are prompts for a model of classes.
@@ -46,12 +49,13 @@ class Generated:
         count: int,
         seed: int = 0,
         prompts: PromptList | None = None,
+        callback: Callback | None = None,
     ) -> None:
         if not 0 <= seed <= LARGEST_SEED - count:
             raise UserError(f"seed {seed} is not in 0..2**63 - 1 - {count}, so that every image has one of its own")
         self.pipeline, self.protocol, self.count = pipeline, protocol, count
         self.seeds = range(seed, seed + count)
-        self.prompts = prompts
+        self.prompts, self.callback = prompts, callback
         self.labels: np.ndarray | None = None
         if isinstance(pipeline.conditions, LabelConditions):
             self.labels = evaluation_labels(protocol.labels, seed, count, len(pipeline.conditions.names))
@@ -79,8 +83,13 @@ class Generated:
         return [f"class{one}" if isinstance(one, int) else slug(one) or "prompt" for one in self.asked]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Draw images start..stop - 1 as one batch."""
-        return self.pipeline.draw(self.asked[start:stop], self.seeds[start:stop], self.protocol).pixels
+        """Draw images start..stop - 1 as one batch.
+
+        Raises:
+            Cancelled: If the callback raised it.
+        """
+        part = slice(start, stop)
+        return self.pipeline.draw(self.asked[part], self.seeds[part], self.protocol, self.callback).pixels
 
 
 def _asked(labels: np.ndarray | None, prompts: PromptList | None, count: int, model: str) -> list[Any]:

@@ -218,7 +218,7 @@ class Grid:
 
 
 class Kept:
-    """The images themselves, in a store of samples; `folder` is where it is."""
+    """The images themselves, in a store of samples; `folder` is where it is, made when the first of them come."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
@@ -227,4 +227,5 @@ class Kept:
         return not self.store.has(indices)
 
     def see(self, indices: range, images: np.ndarray) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.store.write(indices, images)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from hastezoo.cli.compare import _letter
 from hastezoo.cli.main import main
 from hastezoo.evaluation.results.result import markdown_table, read_result
 from tests.evaluation.examples import DIGITS, REPA, write
@@ -120,9 +119,3 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "holds no result.json" in bad(a, tmp_path / "empty")
     assert "give one of them" in bad(a, a, "--json", "--markdown")
     assert run().exit_code == 2
-
-
-def test_there_are_letters_for_any_number_of_results() -> None:
-    letters = [_letter(index) for index in range(800)]
-    assert letters[:3] == ["A", "B", "C"] and letters[25:28] == ["Z", "AA", "AB"] and letters[702] == "AAA"
-    assert len(set(letters)) == 800

@@ -56,6 +56,17 @@ def test_whatever_changes_images_changes_their_identity_and_their_number_does_no
     assert identity(cfg=1.5)["protocol"] != identity()["protocol"]
 
 
+def test_a_callback_sees_every_step_and_is_no_part_of_the_identity(pipeline: Pipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    protocol = pipeline.protocol("digits-nocfg", steps=3)
+    plain = Generated(pipeline, protocol, count=20)
+    watched = Generated(pipeline, protocol, count=20, callback=lambda info: seen.append((info.index, len(info.x))))
+    assert watched.identity == plain.identity
+    for part in ((0, 5), (5, 7)):
+        assert np.array_equal(watched.read(*part), plain.read(*part))
+    assert seen == [(0, 5), (1, 5), (2, 5), (0, 2), (1, 2), (2, 2)]
+
+
 def test_a_result_can_say_how_its_images_came_about(pipeline: Pipeline) -> None:
     images = Generated(pipeline, pipeline.protocol("digits-nocfg", steps=4), count=20, seed=3)
     settings = settings_of(images, "digits-nocfg")

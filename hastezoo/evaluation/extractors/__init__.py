@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +99,22 @@ def create_extractor(
     from hastezoo.evaluation.extractors.dinov2 import Dinov2
 
     return Dinov2.from_pretrained(weights, device=device)
+
+
+def own_weights(name: str, files: Mapping[str, Path | None]) -> Path | None:
+    """The file of weights that is given for an extractor; None for the one that belongs there.
+
+    Args:
+        name: Of the extractor.
+        files: By the extractor that each is for.
+
+    Raises:
+        UserError: If there is one for another extractor, which is a mistake and not to be passed over.
+    """
+    for other, file in files.items():
+        if file is not None and other != name:
+            raise UserError(f"--{other} goes with --features {other}, not {name}; leave it out")
+    return files.get(name)
 
 
 def check_extractor(name: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hastezoo.errors import UserError
-from hastezoo.evaluation.extractors import EXTRACTORS, Extractor, Pixels, create_extractor, digest
+from hastezoo.evaluation.extractors import EXTRACTORS, Extractor, Pixels, create_extractor, digest, own_weights
 from hastezoo.evaluation.extractors.networks import BATCH, in_equal_batches
 from tests.test_imports import HEAVY
 
@@ -80,3 +80,11 @@ def test_naming_extractors_loads_nothing_heavy() -> None:
     code = f"import sys\n{rooms}print([name for name in {HEAVY!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_weights_of_another_extractor_are_a_mistake() -> None:
+    files = {"inception": None, "dinov2": Path("d.safetensors")}
+    assert own_weights("dinov2", files) == Path("d.safetensors")
+    assert own_weights("inception", {**files, "dinov2": None}) is None and own_weights("pixels", {}) is None
+    with pytest.raises(UserError, match=r"^--dinov2 goes with --features dinov2, not inception; leave it out$"):
+        own_weights("inception", files)
