@@ -86,6 +86,7 @@ def test_installed_copy_holds_its_data(installed: Path, root: Path) -> None:
         "training/*.toml",
         "evaluation/references/*.toml",
         "recipes/*.toml",
+        "webapp/assets/*",
     ):
         home = root if pattern.startswith("recipes/") else root / "hastezoo"
         wanted = {path.name for path in home.glob(pattern)}
@@ -97,6 +98,12 @@ def test_list_of_packages_is_complete(root: Path) -> None:
     listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(path.parent.relative_to(root).parts) for path in (root / "hastezoo").rglob("__init__.py")}
     assert sorted(listed) == sorted(found | {"hastezoo.recipes"})
+
+
+def test_requirements_of_a_space_are_those_of_the_package(root: Path) -> None:
+    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (root / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == wanted
 
 
 def test_version_and_citation_agree(root: Path) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "diagnose": "How a run's losses, gradients and alignment went, as a picture.",
     "reference": "What samples are held against: statistics of real images, made or looked at.",
     "export": "A run's result as a checkpoint of your own, with a card.",
+    "app": "The app: a page to draw, compare and evaluate, and its API.",
     "push": "Publish a checkpoint on the Hugging Face Hub.",
 }
 MODULES = {"import": "import_file"}  # `import` is no name for a module
