@@ -171,7 +171,7 @@ def compare(ticket: Ticket, shelf: Shelf, asks: Sequence[Ask], folder: Path) -> 
         UserError: If something cannot be drawn.
         Cancelled: If the ticket was cancelled.
     """
-    if True:
+    with whole_or_not(folder):
         drawn = []
         for part, (letter, ask) in enumerate(zip(LETTERS, asks, strict=False)):
             drawn.append(_draw_followed(ticket, shelf, ask, folder / letter, part=part, of=len(asks)))

@@ -226,6 +226,9 @@ class Turns:
             state = "cancelled"
         except UserError as error:
             ticket.error = str(error)
+        except OSError as error:  # a full disk, or a host that does not answer
+            log.exception("%s failed", ticket.what)
+            ticket.error = f"the system refused: {error.strerror or type(error).__name__}"
         except Exception:
             log.exception("%s failed", ticket.what)
             ticket.error = UNEXPECTED

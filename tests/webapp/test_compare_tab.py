@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from hastezoo.sampling.stopping import Cancelled
 from hastezoo.webapp.columns import read_comparison
 from hastezoo.webapp.settings import AppSettings
 from hastezoo.webapp.studio import Studio
@@ -42,6 +43,8 @@ class Page:
                 found.append(dict(zip(names, values, strict=True)))
                 if len(found) == most:
                     await steps.aclose()
+                    with pytest.raises(Cancelled):  # at once, not when the loop gets to it
+                        self.studio.turns.find(found[0]["ticket"]).check()
                     break
             return found
 

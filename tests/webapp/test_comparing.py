@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ def studio_in(folder: Path) -> Studio:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Three columns of ten images."""
-    studio = studio_in(tmp_path_factory.mktemp("compare"))
-    ticket = wait(studio.compare(read_comparison(SUBJECT, SAMPLERS)))
-    studio.close()
+    with closing(studio_in(tmp_path_factory.mktemp("compare"))) as studio:
+        ticket = wait(studio.compare(read_comparison(SUBJECT, SAMPLERS)))
     assert ticket.state == "done", ticket.error
     return ticket.result
 
@@ -62,10 +62,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """Two seeds of two classes with three scales, one of them the protocol's own."""
-    studio = studio_in(tmp_path_factory.mktemp("sweep"))
     values = {"model": "sit-ti-digits", "classes": [3, 7], "number": 2, "steps": 4, "values": "2, 1, 3.5"}
-    ticket = wait(studio.sweep(read(SweepForm, values)))
-    studio.close()
+    with closing(studio_in(tmp_path_factory.mktemp("sweep"))) as studio:
+        ticket = wait(studio.sweep(read(SweepForm, values)))
     assert ticket.state == "done", ticket.error
     return ticket.result
 
@@ -157,12 +156,10 @@ def test_a_columns_command_draws_its_images(compared: Comparison, tmp_path: Path
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_two_columns_suffice_and_one_image_does(tmp_path: Path) -> None:
-    studio = studio_in(tmp_path)
+def test_two_columns_suffice_and_one_image_does(studio: Studio) -> None:
     ticket = wait(studio.compare(read_comparison({"number": 1}, SAMPLERS[:2])))
     assert [column.film.images for column in ticket.result.columns] == [1, 1]
     assert sorted(path.name for path in ticket.result.archive.parent.iterdir() if path.is_dir()) == ["A", "B"]
-    studio.close()
 
 
 def form_of(kind: str) -> tuple[CompareForm | SweepForm, str]:
@@ -175,8 +172,7 @@ def form_of(kind: str) -> tuple[CompareForm | SweepForm, str]:
 
 
 @pytest.mark.parametrize("kind", ["compare", "sweep"])
-def test_a_cancel_in_the_second_column_leaves_nothing_and_frees_the_queue(kind: str, tmp_path: Path) -> None:
-    studio = studio_in(tmp_path)
+def test_a_cancel_in_the_second_column_leaves_nothing_and_frees_the_queue(kind: str, studio: Studio) -> None:
     form, said = form_of(kind)
     ticket = getattr(studio, kind)(form)
     end = time.monotonic() + 60
@@ -191,11 +187,9 @@ def test_a_cancel_in_the_second_column_leaves_nothing_and_frees_the_queue(kind: 
     assert not list(studio.outputs.images.iterdir()) and ticket.result is None
     again = wait(studio.compare(read_comparison({"number": 1}, [{**SAMPLERS[0]}, {**SAMPLERS[0]}])))
     assert again.state == "done", again.error
-    studio.close()
 
 
-def test_a_column_that_fails_takes_the_others_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studio = studio_in(tmp_path)
+def test_a_column_that_fails_takes_the_others_with_it(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     form = read_comparison({"number": 1, "prompts": "a dog"}, [{"model": "mmdit-coco"}, {"model": "mmdit-coco-haste"}])
     ticket = wait(studio.compare(form))
     assert ticket.state == "failed" and "mmdit-coco" in ticket.error and "\n" not in ticket.error
@@ -207,7 +201,6 @@ def test_a_column_that_fails_takes_the_others_with_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr(comparing, "pack_all", failing)
     ticket = wait(studio.compare(form))
     assert ticket.state == "failed" and not list(studio.outputs.images.iterdir())
-    studio.close()
 
 
 def test_a_sweep_draws_what_the_pipeline_draws(swept: Sweep) -> None:

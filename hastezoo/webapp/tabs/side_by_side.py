@@ -35,8 +35,8 @@ def build(studio: Studio) -> SideBySide:
     """Build them."""
     gr.HTML("<h2 class='hz-heading'>Two results side by side</h2>")
     with gr.Row(elem_classes="hz-seed-row"):
-        first = gr.Dropdown([], value=None, label="A", elem_id=f"{NAME}-a", scale=4)
-        second = gr.Dropdown([], value=None, label="B", elem_id=f"{NAME}-b", scale=4)
+        first = gr.Dropdown([], value=None, label="A", elem_id=f"{NAME}-a", scale=4, min_width=300)
+        second = gr.Dropdown([], value=None, label="B", elem_id=f"{NAME}-b", scale=4, min_width=300)
         refresh = gr.Button("Refresh", elem_id=f"{NAME}-refresh", size="sm", scale=0, min_width=90)
     shown = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-compared")
     pair = SideBySide(first, second, shown)
