@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -40,26 +41,30 @@ def build_page(studio: Studio) -> gr.Blocks:
             with gr.Tab("Generate", id="generate") as generating:
                 generated = generate.build(studio)
             with gr.Tab("Compare", id="compare"):
-                comparing = compare.build(studio)
+                views = compare.build(studio)
             with gr.Tab("Evaluate", id="evaluate") as measuring:
                 evaluated = evaluate.build(studio)
             with gr.Tab("Zoo", id="zoo") as looking:
                 listed = zoo.build(studio)
-        links.remember(generating, "generate", generated.fields)
-        links.remember(measuring, "evaluate", evaluated.fields)
-        links.remember(looking, "zoo", listed.fields)
-        search = gr.Textbox(visible=False)
-
-        def opened(address: str) -> list[Any]:
-            query = links.parsed(address)
-            values, notes = links.read(query, generated.fields)
-            for note in notes:
-                gr.Warning(note)
-            shown = generate.show(studio, values) if values else [gr.skip()] * len(generated.shown)
-            return [gr.update(selected=query["tab"][0]) if "tab" in query else gr.skip(), *shown]
-
-        restored = page.load(opened, search, [tabs, *generated.shown], js="() => [hastezoo.opened]", **QUIET)
-        restored.then(None, js="() => { hastezoo.ready = true; }", api_visibility="private")
-        for sampler in (generated.sampler, *comparing, evaluated.sampler):
+        places = [
+            links.Place("generate", generating, generated, partial(generate.show, studio)),
+            links.Place("compare", views.first, views.compared, partial(views.compared.show, studio)),
+            links.Place("sweep", views.second, views.swept, partial(views.swept.show, studio)),
+            links.Place("evaluate", measuring, evaluated, partial(evaluate.show, studio)),
+            links.Place("zoo", looking, listed, partial(zoo.show, studio)),
+        ]
+        links.follow(page, places, tabs, views.tabs)
+        for sampler in (generated.sampler, *views.samplers, evaluated.sampler):
             controls.draw_interval(page.load, sampler)
+        for button, place in ((listed.generate, places[0]), (listed.evaluate, places[3])):
+            _go(button, listed.model, place, tabs)
     return page
+
+
+def _go(button: gr.Button, model: gr.Textbox, place: links.Place, tabs: gr.Tabs) -> None:
+    """Let a button show the chosen checkpoint in another tab."""
+
+    def shown(name: Any) -> list[Any]:
+        return [gr.update(selected=place.name), *place.show({"model": name})]
+
+    button.click(shown, model, [tabs, *place.controls.shown], **QUIET)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 SEED = "#generate-seed textarea"
-TABS = ("generate", "compare", "evaluate", "zoo")
+TABS = ("generate", "compare", "sweep", "evaluate", "zoo")
 
 
 def open_page(page: Page, url: str, query: str = "") -> None:
@@ -219,6 +219,41 @@ def test_it_can_be_used_by_keyboard_alone(page: Page, app_url: str) -> None:
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#generate-gallery .grid-container img", timeout=60_000)
     assert page.locator("#generate-gallery .caption-label").all_inner_texts() == ["9 nine · seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("tab=compare&a_model=sit-ti-digits-haste&b_steps=7&third=false&classes=4", {"compare-b-steps": "7"}),
+        ("tab=sweep&axis=steps&values=1,2&cfg=3", {"sweep-cfg": "3"}),
+        ("tab=evaluate&model=sit-ti-digits&number=70&steps=3", {"evaluate-number": "70", "evaluate-steps": "3"}),
+    ],
+)
+def test_every_tab_has_an_address(page: Page, app_url: str, query: str, shown: dict[str, str]) -> None:
+    open_page(page, app_url, f"/?{query}")
+    if query.startswith("tab=compare"):
+        page.click("#compare-b-settings > button")
+    for name, value in shown.items():
+        place = page.locator(f"#{name} input[type=number]").first
+        place.wait_for(state="attached")
+        assert place.input_value() == value
+    tab = query.partition("&")[0].removeprefix("tab=")
+    assert page.is_visible(f"#{tab}-go")
+    page.fill(f"#{tab}-seed textarea", "17")
+    page.wait_for_function("location.search.includes('seed=17')")
+    for part in query.split("&"):
+        assert part.replace(",", "%2C") in page.url
+
+
+def test_the_zoo_leads_to_the_other_tabs(page: Page, app_url: str) -> None:
+    open_page(page, app_url, "/?tab=zoo")
+    page.fill("#zoo-words textarea", "haste 512")
+    page.wait_for_function("document.querySelectorAll('#zoo-table tr[data-name]').length === 1")
+    page.click("#zoo-table tr[data-name] button")
+    page.click("#zoo-generate:has-text('sit-xl-haste-512')")
+    page.wait_for_selector("#generate-go", state="visible")
+    page.wait_for_function("document.querySelector('#generate-model input').value === 'sit-xl-haste-512'")
+    assert page.input_value("#generate-protocol input") == "haste-512"
 
 
 UNNAMED = """() => [...document.querySelectorAll('button, input, textarea, select, img, svg[role=img]')]

@@ -21,7 +21,7 @@ class Page:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
         with gr.Blocks() as self.blocks:
-            self.samplers = compare.build(studio)
+            compare.build(studio)
         self.ids = {block.elem_id: block for block in self.blocks.blocks.values() if block.elem_id}
         self.values = {key: getattr(block, "value", None) for key, block in self.ids.items()}
 

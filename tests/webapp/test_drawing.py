@@ -1,4 +1,4 @@
-"""The work of Generate without a page: one pipeline at a time, whole folders or none, the same images as the pipeline."""
+"""The work of Generate without a page: one pipeline at a time, whole folders or none, the images of the pipeline."""
 
 from __future__ import annotations
 

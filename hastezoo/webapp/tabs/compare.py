@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from hastezoo.webapp.comparing import Comparison
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls, picking, sweep
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.events import polite
-from hastezoo.webapp.watching import watch
+from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.turns import Ticket
 from hastezoo.zoo.card import Card
 
 NAME = "compare"
@@ -32,12 +31,39 @@ class Compare:
     subject: controls.SubjectControls
     columns: list[picking.Picked]
     third: gr.Checkbox
+    last: gr.Column
 
     @property
-    def all(self) -> list[Component]:
-        """In the order of `sorted_out`."""
-        columns = [field for column in self.columns for field in column.fields.values()]
-        return [*self.subject.fields.values(), *columns, self.third]
+    def fields(self) -> dict[str, Component]:
+        """By their names in a link, in the order of `sorted_out`."""
+        columns = {
+            f"{letter.lower()}_{name}": field
+            for letter, column in zip(LETTERS, self.columns, strict=True)
+            for name, field in column.fields.items()
+        }
+        return {**self.subject.fields, **columns, "third": self.third}
+
+    @property
+    def shown(self) -> list[Any]:
+        """In the order of `show`."""
+        columns = [one for column in self.columns for one in (column.line, *column.fields.values())]
+        return [*self.subject.fields.values(), self.subject.text, *columns, self.third, self.last]
+
+    def show(self, studio: Studio, values: Mapping[str, Any]) -> list[Any]:
+        """The tab with some fields as given, the others as the checkpoints' cards have them.
+
+        Raises:
+            gr.Error: If there is no such checkpoint or protocol here.
+        """
+        columns, cards = [], []
+        for letter, default in zip(LETTERS, first_cards(studio), strict=True):
+            own = {key[2:]: value for key, value in values.items() if key.startswith(f"{letter.lower()}_")}
+            card, fields = picking.restored(studio, own, default)
+            cards.append(card)
+            columns += [words.card_line(card), *fields.values()]
+        third = bool(values.get("third", True))
+        subject = picking.restored_subject(values, self.subject, cards[0])
+        return [*subject, *columns, third, gr.update(visible=third)]
 
 
 @dataclass
@@ -48,22 +74,39 @@ class Results:
     progress: gr.HTML
     films: gr.HTML
     archive: gr.DownloadButton
+    again: gr.Accordion
     commands: list[gr.Textbox]
 
     @property
-    def all(self) -> list[Component]:
+    def all(self) -> list[Any]:
         """The ticket, and the rest in the order of `starting` and `finished`."""
-        return [self.ticket, self.progress, self.films, self.archive, *self.commands]
+        return [self.ticket, self.progress, self.films, self.archive, self.again, *self.commands]
 
 
-def build(studio: Studio) -> list[controls.SamplerControls]:
-    """Build the tab; its samplers, whose plots are to be drawn when the page is there."""
-    with gr.Tabs(elem_id=f"{NAME}-views"):
-        with gr.Tab("Side by side", id="side-by-side"):
+@dataclass
+class Views:
+    """The two parts of the tab."""
+
+    tabs: gr.Tabs
+    first: gr.Tab
+    second: gr.Tab
+    compared: Compare
+    swept: sweep.Swept
+
+    @property
+    def samplers(self) -> list[controls.SamplerControls]:
+        """Those whose plots are to be drawn when the page is there."""
+        return [*(column.sampler for column in self.compared.columns), self.swept.picked.sampler]
+
+
+def build(studio: Studio) -> Views:
+    """Build the tab."""
+    with gr.Tabs(elem_id=f"{NAME}-views") as tabs:
+        with gr.Tab("Side by side", id=NAME) as first:
             compared = _side_by_side(studio)
-        with gr.Tab("Sweep", id="sweep"):
+        with gr.Tab("Sweep", id=sweep.NAME) as second:
             swept = sweep.build(studio)
-    return [*(column.sampler for column in compared.columns), swept]
+    return Views(tabs, first, second, compared, swept)
 
 
 def _side_by_side(studio: Studio) -> Compare:
@@ -83,7 +126,7 @@ def _side_by_side(studio: Studio) -> Compare:
     progress = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-progress", min_height=48)
     picking.decide(studio, columns[0], subject)
     third.input(lambda there: gr.update(visible=bool(there)), third, place, **QUIET)
-    tab = Compare(subject, columns, third)
+    tab = Compare(subject, columns, third, place)
     _wire(studio, tab, _results(progress), go, cancel)
     return tab
 
@@ -99,7 +142,9 @@ def _results(progress: gr.HTML) -> Results:
     ticket = gr.State("")
     shown = gr.HTML("", elem_id=f"{NAME}-result", visible=False)
     archive = gr.DownloadButton("Download all (zip)", visible=False, elem_id=f"{NAME}-zip", size="sm")
-    with gr.Accordion("The same images again", open=True, elem_classes="hz-again"):
+    with gr.Accordion(
+        "The same images again", open=True, visible=False, elem_classes="hz-again", elem_id=f"{NAME}-again"
+    ) as again:
         commands = [
             gr.Textbox(
                 label=f"{letter} as a command", elem_id=f"{NAME}-command-{letter.lower()}", buttons=["copy"],
@@ -107,24 +152,15 @@ def _results(progress: gr.HTML) -> Results:
             )
             for letter in LETTERS
         ]  # fmt: skip
-    return Results(ticket, progress, shown, archive, commands)
+    return Results(ticket, progress, shown, archive, again, commands)
 
 
 def _wire(studio: Studio, tab: Compare, results: Results, go: gr.Button, cancel: gr.Button) -> None:
-    @polite
-    async def run(*values: Any) -> AsyncGenerator[list[Any], None]:
-        ticket = studio.compare(read_comparison(*sorted_out(values, tab)))
-        yield [ticket.id, *starting(), gr.update(interactive=False), gr.update(interactive=True)]
-        async with aclosing(watch(ticket, studio.turns)) as changes:
-            async for _ in changes:
-                if not ticket.over:
-                    yield [gr.skip(), words.progress(ticket, studio.turns.position(ticket)), *[gr.skip()] * 7]
-        done = ticket.state == "done"
-        last = finished(ticket.result, studio) if done else [words.stopped(ticket), *[gr.skip()] * 5]
-        yield ["", *last, gr.update(interactive=True), gr.update(interactive=False)]
+    def queue(values: Sequence[Any]) -> Ticket:
+        return studio.compare(read_comparison(*sorted_out(values, tab)))
 
-    go.click(run, tab.all, [*results.all, go, cancel], **QUIET)
-    cancel.click(studio.turns.cancel, results.ticket, None, **{**QUIET, "preprocess": True})
+    run = Run(list(tab.fields.values()), results.all, queue, starting, lambda result: finished(result, studio))
+    wire(studio, run, go, cancel)
 
 
 def sorted_out(values: Sequence[Any], tab: Compare) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -141,6 +177,7 @@ def starting() -> list[Any]:
         words.outcome("starting", "running"),
         gr.update(value="", visible=False),
         gr.update(visible=False),
+        gr.update(visible=False),
         *[""] * len(LETTERS),
     ]
 
@@ -154,5 +191,6 @@ def finished(result: Comparison, studio: Studio) -> list[Any]:
         words.outcome(f"{words.count(len(result.columns), 'column')} in {words.duration(seconds)}"),
         gr.update(value=films.comparison(result, studio.settings.root_path), visible=True),
         gr.update(value=str(result.archive), visible=True),
+        gr.update(visible=True),
         *[gr.update(value=command, visible=bool(command)) for command in commands],
     ]

@@ -138,8 +138,8 @@ def sampler(studio: Studio, name: str) -> SamplerControls:
         steps = gr.Slider(1, most, value=now["steps"], step=1, label="Steps", elem_id=f"{name}-steps", min_width=140)
         cfg = gr.Slider(0, 10, value=now["cfg"], step=0.05, label="CFG scale", elem_id=f"{name}-cfg", min_width=140)
     with gr.Row():
-        low = gr.Slider(0, 1, value=now["low"], step=0.01, label="Guide from t", elem_id=f"{name}-low", min_width=140)
-        high = gr.Slider(0, 1, value=now["high"], step=0.01, label="to t", elem_id=f"{name}-high", min_width=140)
+        low = gr.Slider(0, 1, value=now["low"], step=0.01, label="From t", elem_id=f"{name}-low", min_width=140)
+        high = gr.Slider(0, 1, value=now["high"], step=0.01, label="To t", elem_id=f"{name}-high", min_width=140)
     plot = gr.HTML(padding=True, elem_id=f"{name}-interval")
     controls = SamplerControls(protocol, solver, steps, cfg, low, high, plot)
     for slider in (low, high, cfg):

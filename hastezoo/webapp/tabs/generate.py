@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from hastezoo.webapp.drawing import Drawn
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.events import polite
-from hastezoo.webapp.watching import watch
+from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.turns import Ticket
 
 NAME = "generate"
 
@@ -36,7 +35,7 @@ class Results:
 
     @property
     def all(self) -> list[Any]:
-        """In the order of `running` and `finished`."""
+        """The ticket, and the rest in the order of `starting` and `finished`."""
         return list(vars(self).values())
 
 
@@ -125,11 +124,13 @@ def _results() -> Results:
         words.outcome("Choose a class and press Generate.", "hint"), elem_id=f"{NAME}-progress", min_height=48
     )
     gallery = gr.Gallery(
-        label="Images", elem_id=f"{NAME}-gallery", elem_classes="hz-gallery", columns=4, format="png",
+        label="Images", show_label=False, elem_id=f"{NAME}-gallery", elem_classes="hz-gallery", columns=4, format="png",
         object_fit="contain", height="auto", interactive=False, visible=False, buttons=["download", "fullscreen"],
     )  # fmt: skip
     archive = gr.DownloadButton("Download all (zip)", visible=False, elem_id=f"{NAME}-zip", size="sm")
-    with gr.Accordion("The same images again", open=True, visible=False, elem_classes="hz-again") as again:
+    with gr.Accordion(
+        "The same images again", open=True, visible=False, elem_classes="hz-again", elem_id=f"{NAME}-again"
+    ) as again:
         command = gr.Textbox(
             label="As a command", elem_id=f"{NAME}-command", buttons=["copy"], interactive=False, lines=1, max_lines=6
         )
@@ -140,24 +141,10 @@ def _results() -> Results:
 
 
 def _wire(studio: Studio, fields: dict[str, Component], results: Results, go: gr.Button, cancel: gr.Button) -> None:
-    names = list(fields)
+    def queue(values: Sequence[Any]) -> Ticket:
+        return studio.draw(forms.read(forms.DrawForm, dict(zip(fields, values, strict=True))))
 
-    @polite
-    async def run(*values: Any) -> AsyncGenerator[list[Any], None]:
-        form = forms.read(forms.DrawForm, dict(zip(names, values, strict=True)))
-        ticket = studio.draw(form)
-        yield [ticket.id, *starting(), gr.update(interactive=False), gr.update(interactive=True)]
-        async with aclosing(watch(ticket, studio.turns)) as changes:
-            async for _ in changes:
-                if not ticket.over:
-                    shown = words.progress(ticket, studio.turns.position(ticket))
-                    yield [gr.skip(), shown, *[gr.skip()] * 7]
-        last = finished(ticket.result) if ticket.state == "done" else [words.stopped(ticket), *[gr.skip()] * 5]
-        yield ["", *last, gr.update(interactive=True), gr.update(interactive=False)]
-
-    go.click(run, list(fields.values()), [*results.all, go, cancel], **QUIET)
-    # The ticket is kept by the server, and not sent: nobody can cancel somebody else's.
-    cancel.click(studio.turns.cancel, results.ticket, None, **{**QUIET, "preprocess": True})
+    wire(studio, Run(list(fields.values()), results.all, queue, starting, finished), go, cancel)
 
 
 def starting() -> list[Any]:

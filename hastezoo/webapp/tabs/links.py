@@ -4,16 +4,87 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import gradio as gr
 from gradio.components import Component
 
+from hastezoo.webapp.tabs.controls import QUIET
+
+
+class Controls(Protocol):
+    """Of a tab: its fields by their names in a link, and all that `Place.show` sets."""
+
+    @property
+    def fields(self) -> dict[str, Component]: ...
+    @property
+    def shown(self) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of the page that a link can open.
+
+    Attributes:
+        name: In the address.
+        tab: That shows it.
+        controls: Its controls.
+        show: Values by name -> those of `controls.shown`.
+    """
+
+    name: str
+    tab: gr.Tab
+    controls: Controls
+    show: Callable[[dict[str, Any]], list[Any]]
+
+
 LONGEST = 2000  # characters of one value
-DEPENDENT = ("model", "card")  # what these may be is not known from their choices of the moment
+DEPENDENT = ("model",)  # what it may be is not known from its choices of the moment
 Fields = Mapping[str, Component]
+
+
+def follow(page: gr.Blocks, places: Sequence[Place], tabs: gr.Tabs, views: gr.Tabs) -> None:
+    """Keep the address in step with the page, and the page with the address that it is opened with.
+
+    Args:
+        page: That is being built.
+        places: What an address can name; the first where it names none.
+        tabs: Of the page.
+        views: Of the tab that has several places.
+    """
+    for place in places:
+        remember(place.tab, place.name, place.controls.fields)
+
+    def opened(address: Any) -> list[Any]:
+        query = parsed(address)
+        asked = next((place for place in places if place.name in query.get("tab", ())), places[0])
+        shown = []
+        for place in places:
+            values = told(query, place) if place is asked else {}
+            shown += place.show(values) if values else [gr.skip()] * len(place.controls.shown)
+        return [*selected(asked.name), *shown]
+
+    search = gr.Textbox(visible=False)
+    outputs = [tabs, views, *(one for place in places for one in place.controls.shown)]
+    restored = page.load(opened, search, outputs, js="() => [hastezoo.opened]", **QUIET)
+    restored.then(None, js="() => { hastezoo.ready = true; }", api_visibility="private", show_progress="hidden")
+
+
+def selected(name: str) -> list[Any]:
+    """The page's tabs and the views of Compare, such that a place is seen."""
+    view = name in ("compare", "sweep")
+    return [gr.update(selected="compare" if view else name), gr.update(selected=name) if view else gr.skip()]
+
+
+def told(query: Mapping[str, list[str]], place: Place) -> dict[str, Any]:
+    """What an address says of a place; what cannot be read is told the person."""
+    values, notes = read(query, place.controls.fields)
+    for note in notes:
+        gr.Warning(note)
+    return values
 
 
 def remember(tab: gr.Tab, name: str, fields: Fields) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,29 @@ def show(studio: Studio, name: Any) -> list[Any]:
     """
     card = card_of(studio, name)
     return [words.card_line(card), *sampler_of(card)]
+
+
+def restored(studio: Studio, values: Mapping[str, Any], default: Card) -> tuple[Card, dict[str, Any]]:
+    """(card, values of the fields): some as given, the others as the checkpoint's card, or a named protocol, has them.
+
+    Raises:
+        gr.Error: If there is no such checkpoint or protocol here.
+    """
+    card = card_of(studio, values.get("model") or default.name)
+    protocol = str(values.get("protocol") or card.protocol)
+    try:
+        fields = {"model": card.name, "protocol": protocol, **controls.sampler_values(protocol)}
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    return card, fields | {key: values[key] for key in fields if key in values}
+
+
+def restored_subject(values: Mapping[str, Any], subject: controls.SubjectControls, card: Card) -> list[Any]:
+    """The values of a subject's fields, those not given as they are; and whether prompts are to be seen."""
+    kept = [values.get(name, gr.skip()) for name in subject.fields if name != "classes"]
+    choices = controls.class_choices(card)
+    classes = gr.update(choices=choices, value=values.get("classes", []), visible=card.classes is not None)
+    return [classes, *kept, gr.update(visible=card.text is not None)]
 
 
 def card_of(studio: Studio, name: Any) -> Card:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from hastezoo.webapp.comparing import Sweep
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls, picking
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.events import polite
-from hastezoo.webapp.watching import watch
+from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.turns import Ticket
 
 NAME = "sweep"
 AXES = {"cfg": ("CFG scale", "1, 1.5, 2, 3"), "steps": ("Steps", "2, 5, 10, 25, 50")}  # their labels, and examples
@@ -33,16 +32,49 @@ class Results:
     picture: gr.HTML
     download: gr.DownloadButton
     archive: gr.DownloadButton
+    again: gr.Accordion
     commands: gr.Textbox
 
     @property
-    def all(self) -> list[Component]:
+    def all(self) -> list[Any]:
         """The ticket, and the rest in the order of `starting` and `finished`."""
         return list(vars(self).values())
 
 
-def build(studio: Studio) -> controls.SamplerControls:
-    """Build it; its sampler, whose plot is to be drawn when the page is there."""
+@dataclass
+class Swept:
+    """The controls: what is drawn, by which checkpoint and sampler, and what is varied."""
+
+    subject: controls.SubjectControls
+    picked: picking.Picked
+    axis: gr.Radio
+    values: gr.Textbox
+
+    @property
+    def fields(self) -> dict[str, Component]:
+        """By the names of a SweepForm, which are those of a link too."""
+        return {**self.picked.fields, **self.subject.fields, "axis": self.axis, "values": self.values}
+
+    @property
+    def shown(self) -> list[Any]:
+        """In the order of `show`."""
+        subject = [*self.subject.fields.values(), self.subject.text]
+        return [self.picked.line, *self.picked.fields.values(), *subject, self.axis, self.values]
+
+    def show(self, studio: Studio, values: Mapping[str, Any]) -> list[Any]:
+        """The view with some fields as given, the others as the checkpoint's card has them.
+
+        Raises:
+            gr.Error: If there is no such checkpoint or protocol here.
+        """
+        card, fields = picking.restored(studio, values, controls.default_card(studio))
+        subject = picking.restored_subject(values, self.subject, card)
+        rest = [values.get("axis", gr.skip()), values.get("values", gr.skip())]
+        return [words.card_line(card), *fields.values(), *subject, *rest]
+
+
+def build(studio: Studio) -> Swept:
+    """Build it."""
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             most = min(MOST_ROWS, studio.settings.max_images)
@@ -55,8 +87,9 @@ def build(studio: Studio) -> controls.SamplerControls:
         with gr.Column(scale=3, min_width=320):
             results = _results()
     picking.decide(studio, picked, subject)
-    _wire(studio, {**picked.fields, **subject.fields, "axis": axis, "values": values}, results, go, cancel)
-    return picked.sampler
+    swept = Swept(subject, picked, axis, values)
+    _wire(studio, swept.fields, results, go, cancel)
+    return swept
 
 
 def _axis() -> tuple[gr.Radio, gr.Textbox]:
@@ -76,36 +109,27 @@ def _results() -> Results:
     with gr.Row():
         download = gr.DownloadButton("Download the picture", visible=False, elem_id=f"{NAME}-download", size="sm")
         archive = gr.DownloadButton("Download all (zip)", visible=False, elem_id=f"{NAME}-zip", size="sm")
-    with gr.Accordion("The same images again", open=True, elem_classes="hz-again"):
+    with gr.Accordion(
+        "The same images again", open=True, visible=False, elem_classes="hz-again", elem_id=f"{NAME}-again"
+    ) as again:
         commands = gr.Textbox(
             label="As commands, one a column", elem_id=f"{NAME}-commands", buttons=["copy"], interactive=False,
             lines=2, max_lines=20,
         )  # fmt: skip
-    return Results(ticket, progress, picture, download, archive, commands)
+    return Results(ticket, progress, picture, download, archive, again, commands)
 
 
 def _wire(studio: Studio, fields: dict[str, Component], results: Results, go: gr.Button, cancel: gr.Button) -> None:
-    names = list(fields)
+    def queue(values: Sequence[Any]) -> Ticket:
+        return studio.sweep(forms.read(SweepForm, dict(zip(fields, values, strict=True))))
 
-    @polite
-    async def run(*values: Any) -> AsyncGenerator[list[Any], None]:
-        ticket = studio.sweep(forms.read(SweepForm, dict(zip(names, values, strict=True))))
-        yield [ticket.id, *starting(), gr.update(interactive=False), gr.update(interactive=True)]
-        async with aclosing(watch(ticket, studio.turns)) as changes:
-            async for _ in changes:
-                if not ticket.over:
-                    yield [gr.skip(), words.progress(ticket, studio.turns.position(ticket)), *[gr.skip()] * 6]
-        done = ticket.state == "done"
-        last = finished(ticket.result, studio) if done else [words.stopped(ticket), *[gr.skip()] * 4]
-        yield ["", *last, gr.update(interactive=True), gr.update(interactive=False)]
-
-    go.click(run, list(fields.values()), [*results.all, go, cancel], **QUIET)
-    cancel.click(studio.turns.cancel, results.ticket, None, **{**QUIET, "preprocess": True})
+    run = Run(list(fields.values()), results.all, queue, starting, lambda result: finished(result, studio))
+    wire(studio, run, go, cancel)
 
 
 def starting() -> list[Any]:
     """What is shown when a request has been taken: nothing of the one before."""
-    gone = [gr.update(visible=False)] * 2
+    gone = [gr.update(visible=False)] * 3
     return [words.outcome("starting", "running"), gr.update(value="", visible=False), *gone, ""]
 
 
@@ -116,5 +140,6 @@ def finished(result: Sweep, studio: Studio) -> list[Any]:
         gr.update(value=films.sweep(result, studio.settings.root_path), visible=True),
         gr.update(value=str(result.picture), visible=True),
         gr.update(value=str(result.archive), visible=True),
+        gr.update(visible=True),
         "\n".join(one.command for one in result.columns),
     ]
