@@ -42,8 +42,6 @@ def _option(key: str, value: Any) -> Iterator[str]:
         yield "--no-curve"
     elif value is True:
         yield _name(key)
-    elif str(_text(value)).startswith("-"):
-        yield f"{_name(key)}={_text(value)}"
     else:
         yield _name(key)
         yield _text(value)

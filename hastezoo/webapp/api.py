@@ -13,6 +13,7 @@ from hastezoo.conditioning.labels import class_names
 from hastezoo.errors import UserError
 from hastezoo.webapp import forms
 from hastezoo.webapp.drawing import Drawn
+from hastezoo.webapp.evaluating import Evaluated
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs.events import polite
 from hastezoo.webapp.turns import Ticket
@@ -27,6 +28,7 @@ OPEN: dict[str, Any] = {"concurrency_limit": None}
 def build(studio: Studio) -> None:
     """Add the endpoints to the page that is being built."""
     _drawing(studio)
+    _measuring(studio)
     _looking(studio)
 
 
@@ -71,18 +73,59 @@ def _drawing(studio: Studio) -> None:
 
     gr.api(generate, api_name="generate", **OPEN)
 
-    def cancel(ticket: str) -> bool:
-        """Leave the queue, or stop the work at its next step.
+
+def _measuring(studio: Studio) -> None:
+    @polite
+    async def evaluate(
+        model: str = DEFAULT_CHECKPOINT,
+        reference: str = "",
+        number: int | None = None,
+        seed: str = "0",
+        labels: str = "",
+        allow_few: bool = False,
+        protocol: str = "",
+        solver: str = "",
+        steps: int | None = None,
+        cfg: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> AsyncGenerator[Answer, None]:
+        """Measure a checkpoint against real images, as `hastezoo eval-fid` does. What is left out is as in the figure
+        that the checkpoint's card states. A cancelled evaluation that is asked for again goes on.
 
         Args:
-            ticket: As the answers of /generate name it.
+            model: Name of a checkpoint of classes.
+            reference: digits, imagenet256, imagenet512.
+            number: Images.
+            seed: Of the first image, a whole number as a text.
+            labels: random or balanced.
+            allow_few: Measure also with fewer images than the features have dimensions.
+            protocol: A named protocol.
+            solver: As for /generate.
+            steps: Integration steps.
+            cfg: Scale of classifier-free guidance; 1 is none.
+            low: Guide from this t on; 0 is data.
+            high: Guide up to this t.
+        """
+        ticket = studio.evaluate(forms.read(forms.EvaluateForm, locals_of(locals())))
+        async with aclosing(follow(studio, ticket)) as answers:
+            async for answer in answers:
+                yield answer
+
+    gr.api(evaluate, api_name="evaluate", **OPEN)
+
+
+def _looking(studio: Studio) -> None:
+    def cancel(ticket: str) -> bool:
+        """Leave the queue, or stop the work at its next step; whether there was something to cancel.
+
+        Args:
+            ticket: As the answers of /generate and /evaluate name it.
         """
         return isinstance(ticket, str) and studio.turns.cancel(ticket)
 
     gr.api(cancel, api_name="cancel", **OPEN)
 
-
-def _looking(studio: Studio) -> None:
     def checkpoints() -> list[Answer]:
         """The checkpoints offered here: their cards."""
         return [described(card) for card in studio.cards]
@@ -149,8 +192,12 @@ def _position(studio: Studio, ticket: Ticket) -> Answer:
     }
 
 
-def answer_of(result: Drawn) -> Answer:
-    """What was drawn, for a program."""
+def answer_of(result: Drawn | Evaluated) -> Answer:
+    """What was drawn or measured, for a program."""
+    if isinstance(result, Evaluated):
+        found = result.result.model_dump(mode="json")
+        files = {"command": result.command, "notes": result.notes, "files": [file_of(path) for path in result.files]}
+        return {"metrics": found["metrics"], "settings": found["settings"], **files}
     request = result.request
     conditions = {"prompts": request.asked} if request.prompts else {"classes": request.labels}
     return {

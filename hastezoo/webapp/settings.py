@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -36,7 +37,7 @@ class AppSettings(BaseModel):
     keep_hours: float = Field(24, gt=0)
     models: list[str] = []
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     waiting: int = Field(8, ge=0)
     max_images: int = Field(64, ge=1)
     max_work: int = Field(20_000, ge=1)

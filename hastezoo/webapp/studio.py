@@ -21,10 +21,14 @@ class Studio:
         settings: Of the server.
 
     Raises:
-        UserError: If the folder cannot be made, or a model that is to be offered does not exist.
+        UserError: If the folder cannot be made, or there is no such device or model.
     """
 
     def __init__(self, settings: AppSettings) -> None:
+        if settings.device not in ("auto", "cpu"):  # which there always is: torch can wait
+            from hastezoo.devices import find_device
+
+            find_device(settings.device)
         for name in settings.models:
             forms.offered_card(name, settings)
         self.settings = settings

@@ -67,6 +67,7 @@ class Ticket:
     version: int = 0
     started: float = 0.0
     ended: float = 0.0
+    _first: tuple[float, float] | None = None  # when something was first done, and how much
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -81,10 +82,12 @@ class Ticket:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the part that is done; None while too little is."""
-        if self.state != "running" or self.progress.fraction < 0.02 or self.seconds < 0.3:
+        """An estimate from the pace since the first part was done, so that loading does not count; None before."""
+        if self.state != "running" or self._first is None:
             return None
-        return self.seconds * (1 / self.progress.fraction - 1)
+        began, then = self._first
+        done, seconds = self.progress.fraction - then, time.monotonic() - began
+        return seconds * (1 - self.progress.fraction) / done if done >= 0.01 and seconds >= 0.3 else None
 
     def check(self) -> None:
         """Stop here if the ticket was cancelled.
@@ -103,6 +106,8 @@ class Ticket:
         """
         self.check()
         self.progress = replace(self.progress, **changes)
+        if self._first is None and self.progress.fraction:
+            self._first = (time.monotonic(), self.progress.fraction)
         self.version += 1
 
     def _become(self, state: State) -> None:

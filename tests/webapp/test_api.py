@@ -77,9 +77,13 @@ def test_the_endpoints_have_these_names_and_parameters(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     named = {name: tuple(one["parameter_name"] for one in info["parameters"]) for name, info in endpoints.items()}
     assert named.pop("/generate") == PARAMETERS
+    assert named.pop("/evaluate") == (
+        "model", "reference", "number", "seed", "labels", "allow_few", *PARAMETERS[6:]
+    )  # fmt: skip
     assert named.pop("/cancel") == ("ticket",)
     assert named.pop("/classes") == ("model",)
     assert {named.pop("/checkpoints"), named.pop("/status")} == {()}
+    assert not named, "the page's own events are no part of the API"
 
 
 def test_images_come_as_files_with_what_makes_them_again(client: Client) -> None:
@@ -120,6 +124,50 @@ def test_a_wrong_value_is_answered_with_one_line(
     assert "\n" not in answer["error"] and "Traceback" not in json.dumps(answer)
     assert "Traceback" not in capfd.readouterr().err
     assert served.studio.turns.counts() == {"running": 0, "waiting": 0}
+
+
+WRONG_EVALUATION: list[tuple[str, Any, str]] = [
+    ("model", "sit-ti", "unknown model 'sit-ti'"),
+    ("model", "mmdit-coco", "draws from text"),
+    ("reference", "/etc/passwd", "no reference is called '/etc/passwd'"),
+    ("reference", "imagenet256", "the reference imagenet256 is not on this server"),
+    ("number", 0, "number: input should be greater than or equal to 1"),
+    ("number", 3 * 10**7, "more than the 20,000,000 image steps"),
+    ("number", 10, "10 samples"),  # fewer than the features have dimensions
+    ("seed", "x", "seed: a seed is a whole number"),
+    ("labels", "sorted", "labels: input should be 'random' or 'balanced'"),
+    ("allow_few", "maybe", "allow_few: input should be a valid boolean"),
+    ("protocol", "x", "unknown protocol 'x'"),
+    ("solver", "x", "unknown solver 'x'"),
+    ("steps", -1, "steps: input should be greater than or equal to 1"),
+    ("cfg", "x", "cfg: input should be a valid number"),
+    ("low", 2, "interval (2, 1)"),
+    ("high", "x", "high: input should be a valid number"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG_EVALUATION, ids=lambda one: repr(one)[:40])
+def test_a_wrong_evaluation_is_answered_with_one_line(
+    served: Served, capfd: pytest.CaptureFixture[str], name: str, value: Any, said: str
+) -> None:
+    usual = {
+        "model": DEFAULT_CHECKPOINT, "reference": "digits", "number": 70, "seed": "0", "labels": "", "allow_few": False,
+        "protocol": "", "solver": "", "steps": 1, "cfg": None, "low": None, "high": None,
+    }  # fmt: skip
+    event, answer = served.call("evaluate", *{**usual, name: value}.values())[-1]
+    assert event == "error"
+    assert said.lower() in answer["error"].lower() and "\n" not in answer["error"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_evaluation_comes_with_its_numbers_and_files(client: Client) -> None:
+    job = client.submit(number=70, steps=1, api_name="/evaluate")
+    answer = job.result(timeout=120)
+    assert answer["settings"]["count"] == 70
+    assert answer["metrics"]["fid"]["value"] > 0
+    written = json.loads(Path(answer["files"][0]).read_text())
+    assert written["metrics"] == answer["metrics"]
+    assert answer["command"].startswith("hastezoo eval-fid --model sit-ti-digits-haste")
 
 
 def test_every_parameter_was_given_something_wrong() -> None:
@@ -275,22 +323,25 @@ GARBAGE: list[Any] = [None, "", "x" * 50, -1, 1e400, True, [], ["x", None, {}], 
 def test_no_event_of_the_page_trips_over_garbage(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
     """The page's own events can be called by anybody too."""
     _, config = served.get("/config")
-    session = itertools.count()
-    for event in json.loads(config)["dependencies"]:
-        if not event["backend_fn"]:
-            continue
-        for junk in GARBAGE:
-            hash = f"garbage{next(session)}"
-            body = {"data": [junk] * len(event["inputs"]), "fn_index": event["id"], "session_hash": hash}
-            status, answer = served.post("/gradio_api/queue/join", body)
-            assert status == 200, (event["api_name"], status, answer)
-            answers = []
-            for _, one in served.events(f"/gradio_api/queue/data?session_hash={hash}"):
-                answers.append(one)
-                if one["msg"] in ("process_completed", "close_stream"):
-                    break
-            text = json.dumps(answers[-1])
-            assert "Traceback" not in text and "TypeError" not in text
+    events = [event for event in json.loads(config)["dependencies"] if event["backend_fn"]]
+    assert len(events) > 30
+
+    def answered(number: int, event: dict[str, Any], junk: Any) -> str:
+        """The last answer of an event called with nothing but junk."""
+        session = f"garbage{number}"
+        body = {"data": [junk] * len(event["inputs"]), "fn_index": event["id"], "session_hash": session}
+        status, answer = served.post("/gradio_api/queue/join", body)
+        assert status == 200, (event["api_name"], status, answer)
+        for _, one in served.events(f"/gradio_api/queue/data?session_hash={session}"):
+            if one["msg"] in ("process_completed", "close_stream"):
+                break
+        return json.dumps(one)
+
+    with ThreadPoolExecutor(8) as pool:
+        pairs = itertools.product(events, GARBAGE)
+        tried = [pool.submit(answered, number, *pair) for number, pair in enumerate(pairs)]
+        for one in tried:
+            assert "Traceback" not in one.result() and "TypeError" not in one.result()
     served.idle()
     err = capfd.readouterr().err
     assert "Traceback" not in err, err[-3000:]

@@ -178,15 +178,19 @@ def test_closing_stops_what_runs_and_what_waits() -> None:
         turns.join("late", lambda ticket: None)
 
 
-def test_time_left_is_proportional_to_what_is_left() -> None:
+def test_time_left_is_told_by_the_pace_since_the_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     ticket = Ticket(lambda ticket: None, "any")
     assert ticket.seconds_left is None
     ticket._become("running")
-    ticket.started = time.monotonic() - 10
-    ticket.report(fraction=0.01)
+    ticket.report(text="loading")
+    now = 150.0  # of loading, which tells nothing of the pace
+    ticket.report(fraction=0.2)
     assert ticket.seconds_left is None, "too early to tell"
-    ticket.report(fraction=0.25)
-    assert ticket.seconds_left == pytest.approx(30, abs=0.5)
+    now = 160.0
+    ticket.report(fraction=0.4)
+    assert ticket.seconds_left == pytest.approx(30)  # 10 s for a fifth, three fifths to go
 
 
 async def _watched(turns: Turns, gate: Gate, steps: int) -> Ticket:

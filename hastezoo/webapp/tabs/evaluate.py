@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,9 @@ from hastezoo.evaluation.results.expected import default_protocol, stated
 from hastezoo.webapp import evaluating, forms, result_words, words
 from hastezoo.webapp.evaluating import Evaluated
 from hastezoo.webapp.studio import Studio
-from hastezoo.webapp.tabs import controls, side_by_side
+from hastezoo.webapp.tabs import controls, running, side_by_side
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.events import polite
-from hastezoo.webapp.watching import watch
+from hastezoo.webapp.turns import Ticket
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.registry import protocols
 
@@ -53,11 +51,12 @@ class Results:
     ticket: gr.State
     progress: gr.HTML
     result: gr.HTML
+    again: gr.Accordion
     file: gr.DownloadButton
     command: gr.Textbox
 
     @property
-    def all(self) -> list[Component]:
+    def all(self) -> list[Any]:
         """In the order of `starting` and `finished`."""
         return list(vars(self).values())
 
@@ -103,8 +102,18 @@ def build(studio: Studio) -> Evaluate:
         field.value = value
     pair = side_by_side.build(studio)
     _choosing(studio, tab)
-    _wire(studio, tab.fields, results, go, cancel, pair)
+    ended = running.wire(studio, _run(studio, tab.fields, results), go, cancel)
+    ended.then(lambda: side_by_side.choices(studio), None, pair.pickers, **QUIET)
     return tab
+
+
+def _run(studio: Studio, fields: dict[str, Component], results: Results) -> running.Run:
+    def queue(values: Sequence[Any]) -> Ticket:
+        return studio.evaluate(forms.read(forms.EvaluateForm, dict(zip(fields, values, strict=True))))
+
+    return running.Run(
+        list(fields.values()), results.all, queue, starting, finished, stopped=result_words.stopped, alt=ALT
+    )
 
 
 def _measuring(card: Card) -> tuple[Measuring, gr.HTML]:
@@ -121,7 +130,7 @@ def _measuring(card: Card) -> tuple[Measuring, gr.HTML]:
         [("random", "random"), ("balanced", "balanced")], label="Labels", elem_id=f"{NAME}-labels",
         info="Balanced: every class as often as any other.",
     )  # fmt: skip
-    few = gr.Checkbox(label="Also with fewer images than the features have dimensions", elem_id=f"{NAME}-allow-few")
+    few = gr.Checkbox(label="Allow few images: fewer than the features have dimensions", elem_id=f"{NAME}-allow-few")
     return Measuring(reference, number, seed, labels, few), about
 
 
@@ -133,12 +142,14 @@ def _results() -> Results:
     ticket = gr.State("")
     progress = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-progress", min_height=48)
     result = gr.HTML(elem_id=f"{NAME}-result", visible=False)
-    with gr.Accordion("The same numbers again", open=True, elem_classes="hz-again"):
+    with gr.Accordion(
+        "The same numbers again", open=True, visible=False, elem_classes="hz-again", elem_id=f"{NAME}-again"
+    ) as again:
         command = gr.Textbox(
             label="As a command", elem_id=f"{NAME}-command", buttons=["copy"], interactive=False, lines=1, max_lines=6
         )
         file = gr.DownloadButton("Download result.json", visible=False, elem_id=f"{NAME}-file", size="sm")
-    return Results(ticket, progress, result, file, command)
+    return Results(ticket, progress, result, again, file, command)
 
 
 def fields_of(card: Card) -> dict[str, Any]:
@@ -236,40 +247,14 @@ def _of_protocol(name: Any) -> list[Any]:
     return [_by_protocol(name)[key] for key in ("number", "labels")]
 
 
-def _wire(
-    studio: Studio,
-    fields: dict[str, Component],
-    results: Results,
-    go: gr.Button,
-    cancel: gr.Button,
-    pair: side_by_side.SideBySide,
-) -> None:
-    names = list(fields)
-    rest = len(results.all) - 2
-
-    @polite
-    async def run(*values: Any) -> AsyncGenerator[list[Any], None]:
-        form = forms.read(forms.EvaluateForm, dict(zip(names, values, strict=True)))
-        ticket = studio.evaluate(form)
-        yield [ticket.id, *starting(), gr.update(interactive=False), gr.update(interactive=True)]
-        async with aclosing(watch(ticket, studio.turns)) as changes:
-            async for _ in changes:
-                if not ticket.over:
-                    shown = words.progress(ticket, studio.turns.position(ticket), ALT)
-                    yield [gr.skip(), shown, *[gr.skip()] * (rest + 2)]
-        done = ticket.state == "done"
-        last = finished(ticket.result) if done else [result_words.stopped(ticket), *[gr.skip()] * rest]
-        yield ["", *last, gr.update(interactive=True), gr.update(interactive=False)]
-
-    ended = go.click(run, list(fields.values()), [*results.all, go, cancel], **QUIET)
-    ended.then(lambda: side_by_side.choices(studio), None, pair.pickers, **QUIET)
-    # The ticket is kept by the server, and not sent: nobody can cancel somebody else's.
-    cancel.click(studio.turns.cancel, results.ticket, None, **{**QUIET, "preprocess": True})
-
-
 def starting() -> list[Any]:
     """What is shown when an evaluation has been taken: nothing of the one before."""
-    return [words.outcome("starting", "running"), gr.update(value="", visible=False), gr.update(visible=False), ""]
+    return [
+        words.outcome("starting", "running"),
+        gr.update(value="", visible=False),
+        *[gr.update(visible=False)] * 2,
+        "",
+    ]
 
 
 def finished(found: Evaluated) -> list[Any]:
@@ -277,6 +262,7 @@ def finished(found: Evaluated) -> list[Any]:
     return [
         words.outcome(f"measured in {words.duration(found.seconds)}"),
         gr.update(value=result_words.evaluated(found), visible=True),
+        gr.update(visible=True),
         gr.update(value=str(found.files[0]), visible=True),
         found.command,
     ]

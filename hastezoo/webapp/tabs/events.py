@@ -28,7 +28,7 @@ def polite(event: Steps) -> Steps:
                 async for step in steps:
                     yield step
         except UserError as error:
-            raise gr.Error(str(error), print_exception=False, title="This cannot be drawn") from None
+            raise gr.Error(str(error), print_exception=False, title="Not possible") from None
         except gr.Error:
             raise
         except Exception:

@@ -83,7 +83,8 @@ def build(studio: Studio) -> Zoo:
     tab = Zoo(words, model, table, shown, generate, evaluate)
 
     def chosen(event: gr.EventData) -> list[Any]:
-        picked = _offered(studio, event._data.get("name"))
+        data = event._data
+        picked = _offered(studio, data.get("name") if isinstance(data, dict) else data)
         return [picked.name, *choose(picked)]
 
     last: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
