@@ -12,13 +12,17 @@ BIN := $(ENV)/bin
 BASE := $(ENV)/.hastezoo-base
 DEV := $(ENV)/.hastezoo-dev
 
-.PHONY: sample test lint documents clean
+.PHONY: sample test browser lint documents clean
 
 sample: $(BASE)
 	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --trajectory
 
 test: $(DEV) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+# The app in a real browser; it needs chromium (Debian: apt-get install chromium).
+browser: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests/webapp
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -30,7 +34,7 @@ documents: $(BASE)
 	$(BIN)/python -m hastezoo.zoo.documents
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache outputs
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache outputs screenshots
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -78,6 +78,9 @@ def create_app(studio: Studio, closing: asyncio.Event | None = None) -> FastAPI:
 def _settle_environment(studio: Studio) -> None:
     """Gradio reads these when it is imported, or first makes a component."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Its statistics of past events, which nobody sees here, would be taken anew at every event over ever more of them.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
     # Whatever Gradio writes of its own lies in the folder that is served and cleaned, and nowhere else.
     os.environ["GRADIO_TEMP_DIR"] = str(studio.outputs.gradio)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(studio.outputs.gradio)

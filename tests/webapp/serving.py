@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,40 @@ def serving(outputs: Path, **settings: Any) -> Iterator[Served]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
+
+
+@contextmanager
+def proxied(url: str, prefix: str) -> Iterator[str]:
+    """A reverse proxy that serves `url` under a path of its own; the address there."""
+
+    class Forward(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            if not self.path.startswith(f"{prefix}/"):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {key: value for key, value in self.headers.items() if key.lower() != "accept-encoding"}
+            target = url + self.path.removeprefix(prefix)
+            request = urllib.request.Request(target, body or None, headers, method=self.command)
+            with contextlib.suppress(ConnectionError), urllib.request.urlopen(request, timeout=120) as answer:
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+                self.end_headers()
+                while part := answer.read1(65536):  # as it comes: events are streamed
+                    self.wfile.write(part)
+
+        do_GET = do_POST = forward
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forward)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}{prefix}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @contextmanager

@@ -317,7 +317,7 @@ def test_what_can_be_looked_at(client: Client) -> None:
     assert status["limits"]["max_images"] == 64
 
 
-GARBAGE: list[Any] = [None, "", "x" * 50, -1, 1e400, True, [], ["x", None, {}], {"a": {}}, {"path": "/etc/passwd"}]
+GARBAGE: list[Any] = [None, "x" * 50, 1e400, ["x", None, {}], {"path": "/etc/passwd", "a": {}}]
 
 
 def test_no_event_of_the_page_trips_over_garbage(served: Served, capfd: pytest.CaptureFixture[str]) -> None:

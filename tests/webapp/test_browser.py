@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from hastezoo.cli.main import main
+from tests.webapp.serving import proxied, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -279,3 +280,18 @@ def test_nobody_else_is_asked_for_anything(page: Page, app_url: str) -> None:
     open_page(page, app_url, "/?steps=2&number=1")
     generate(page)
     assert [url for url in asked if not url.startswith((app_url, "data:", "blob:"))] == []
+
+
+def test_it_works_behind_a_proxy_that_serves_it_under_a_path(chromium: Browser, tmp_path: Path) -> None:
+    with running(tmp_path, "--root-path", "/zoo") as url, proxied(url, "/zoo") as outside:
+        page = chromium.new_page()
+        open_page(page, outside, "/?steps=2&number=2&classes=6")
+        generate(page)
+        sources = page.eval_on_selector_all("#generate-gallery .grid-container img", "all => all.map(one => one.src)")
+        assert all(source.startswith(f"{outside}/gradio_api/file=") for source in sources)
+        assert len(fetched(page, "#generate-gallery .grid-container img")) == 2
+        page.click("button[role=tab]:has-text('Compare')")
+        page.click("#compare-go")
+        page.wait_for_selector("#compare-result img", state="attached", timeout=60_000)
+        assert fetched(page, "#compare-result img")
+        page.close()
