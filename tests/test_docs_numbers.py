@@ -205,3 +205,17 @@ def test_costs_of_metrics_are_those_measured() -> None:
         f"{kid['torch-fidelity, float32']['seconds']:.1f} |",
     ):
         assert line in text, line
+
+
+def test_what_the_app_costs_is_as_it_was_measured() -> None:
+    result, text = result_of("app"), (ROOT / "docs" / "app.md").read_text()
+    memory = result["resident_mib"]
+    for words in (
+        f"comes {result['seconds_to_first_answer']['median']:.1f} s after",
+        f"the first paint {result['seconds_from_request_to_first_paint']['median']:.1f} s after",
+        f"embedded model {result['seconds_of_first_generation']:.1f} s after",
+        f"API take {result['seconds_of_a_generation']['median']:.1f} s, {result['app_over_pipeline']:.2f} of",
+        f"holds {max(memory):.0f} MiB at most over {len(memory)} generations",
+        f"{max(memory[-10:]) - max(memory[:10]):+.0f} MiB more in the last ten",
+    ):
+        assert words in " ".join(text.split()), words

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 from hastezoo.webapp.turns import Ticket, Turns
 
 LOOK = 0.03  # seconds between two looks at a ticket
-RATE = 0.12  # seconds between two reports: eight a second look like motion
+RATE = 0.15  # seconds between two reports: more would be felt by the work, fewer by the eye
+LONG, SLOW = 5.0, 0.5  # a run of more seconds is reported less often: on two cores the page takes them from the work
 ALIVE = 1.0  # seconds after which a report is due even if nothing changed: only then a lost client is noticed
 
 
@@ -22,7 +23,8 @@ async def watch(ticket: Ticket, turns: Turns) -> AsyncGenerator[None, None]:
     try:
         while not ticket.over:
             now = time.monotonic()
-            if now - told > ALIVE or (ticket.version != seen and now - told > RATE):
+            pause = RATE if ticket.seconds < LONG else SLOW
+            if now - told > ALIVE or (ticket.version != seen and now - told > pause):
                 seen, told = ticket.version, now
                 yield
             await asyncio.sleep(LOOK)

@@ -43,8 +43,8 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def progress(ticket: Ticket, position: int, alt: str = "The clean images predicted so far") -> str:
-    """Where a ticket is: its place in the queue, or a bar, a line of numbers and a preview."""
+def progress(ticket: Ticket, position: int) -> str:
+    """Where a ticket is: its place in the queue, or a bar and a line of numbers."""
     if ticket.state == "waiting":
         ahead = "next in the queue" if position <= 1 else f"number {position} in the queue"
         return _panel(0, f"waiting: {ahead}")
@@ -55,17 +55,21 @@ def progress(ticket: Ticket, position: int, alt: str = "The clean images predict
         parts.append(count(now.evaluations, "evaluation"))
     if ticket.seconds_left is not None:
         parts.append(f"{duration(ticket.seconds_left)} left")
-    picture = f"<img class='hz-preview' alt='{escape(alt)}' src='{escape(now.preview)}'>" if now.preview else ""
-    return _panel(now.fraction, ", ".join(parts) or "starting", picture)
+    return _panel(now.fraction, ", ".join(parts) or "starting")
 
 
-def _panel(fraction: float, text: str, picture: str = "") -> str:
+def preview(data: str, alt: str) -> str:
+    """A picture of a run under way, given as a data address; nothing of none."""
+    return f"<img class='hz-preview' alt='{escape(alt)}' src='{escape(data)}'>" if data else ""
+
+
+def _panel(fraction: float, text: str) -> str:
     percent = round(100 * min(max(fraction, 0), 1))
     return (
         "<div class='hz-panel'>"
         f"<div class='hz-bar' role='progressbar' aria-label='Progress' aria-valuemin='0' aria-valuemax='100' "
         f"aria-valuenow='{percent}'><span style='width:{percent}%'></span></div>"
-        f"<p class='hz-status' role='status'>{escape(text)}</p>{picture}</div>"
+        f"<p class='hz-status' role='status'>{escape(text)}</p></div>"
     )
 
 

@@ -118,7 +118,7 @@ def test_what_was_drawn_can_be_downloaded(page: Page, app_url: str, tmp_path: Pa
 def test_a_long_run_shows_what_it_predicts_and_is_cancelled(page: Page, app_url: str) -> None:
     open_page(page, app_url, "/?steps=1000&number=16")
     page.click("#generate-go")
-    page.wait_for_selector("#generate-progress img.hz-preview", timeout=60_000)
+    page.wait_for_selector("#generate-preview img", timeout=60_000)
     page.wait_for_function("document.querySelector('#generate-progress').innerText.includes('left')")
     text = page.inner_text("#generate-progress")
     assert " of 1000" in text and "evaluations" in text

@@ -72,7 +72,7 @@ def test_cancel_stops_a_comparison_and_a_play_ends_at_the_images(page: Page, app
     page.click("#compare-a-settings button")
     number(page, "compare-a-steps", 700)
     page.click("#compare-go")
-    page.wait_for_selector("#compare-progress .hz-preview", timeout=60_000)
+    page.wait_for_selector("#compare-preview img", timeout=60_000)
     page.click("#compare-cancel")
     page.wait_for_selector("#compare-progress .hz-cancelled", timeout=10_000)
     until_idle(app_url)

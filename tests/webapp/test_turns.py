@@ -17,7 +17,7 @@ import pytest
 from hastezoo.errors import UserError
 from hastezoo.sampling.stopping import Cancelled
 from hastezoo.webapp.turns import REMEMBERED, UNEXPECTED, Ticket, Turns
-from hastezoo.webapp.watching import watch
+from hastezoo.webapp.watching import RATE, watch
 
 
 class Gate:
@@ -248,4 +248,4 @@ def test_a_watcher_is_not_flooded(turns: Turns) -> None:
         return told, time.monotonic() - began
 
     told, seconds = asyncio.run(count())
-    assert 2 <= told <= seconds / 0.12 + 3
+    assert 2 <= told <= seconds / RATE + 3

@@ -15,7 +15,7 @@ from hastezoo.webapp.comparing import Comparison
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls, picking, sweep
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.tabs.running import Run, places, wire
 from hastezoo.webapp.turns import Ticket
 from hastezoo.zoo.card import Card
 
@@ -72,6 +72,7 @@ class Results:
 
     ticket: gr.State
     progress: gr.HTML
+    preview: gr.HTML
     films: gr.HTML
     archive: gr.DownloadButton
     again: gr.Accordion
@@ -80,7 +81,7 @@ class Results:
     @property
     def all(self) -> list[Any]:
         """The ticket, and the rest in the order of `starting` and `finished`."""
-        return [self.ticket, self.progress, self.films, self.archive, self.again, *self.commands]
+        return [self.ticket, self.progress, self.preview, self.films, self.archive, self.again, *self.commands]
 
 
 @dataclass
@@ -123,11 +124,10 @@ def _side_by_side(studio: Studio) -> Compare:
         third = gr.Checkbox(True, label="Column C too", elem_id=f"{NAME}-third", container=False)
         go = gr.Button("Compare", variant="primary", elem_id=f"{NAME}-go", scale=4, min_width=150)
         cancel = gr.Button("Cancel", variant="stop", elem_id=f"{NAME}-cancel", interactive=False, min_width=80)
-    progress = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-progress", min_height=48)
     picking.decide(studio, columns[0], subject)
     third.input(lambda there: gr.update(visible=bool(there)), third, place, **QUIET)
     tab = Compare(subject, columns, third, place)
-    _wire(studio, tab, _results(progress), go, cancel)
+    _wire(studio, tab, _results(), go, cancel)
     return tab
 
 
@@ -138,8 +138,8 @@ def first_cards(studio: Studio) -> list[Card]:
     return [alike[min(index, len(alike) - 1)] for index in range(len(LETTERS))]
 
 
-def _results(progress: gr.HTML) -> Results:
-    ticket = gr.State("")
+def _results() -> Results:
+    ticket, progress, preview = places(NAME, HINT)
     shown = gr.HTML("", elem_id=f"{NAME}-result", visible=False)
     archive = gr.DownloadButton("Download all (zip)", visible=False, elem_id=f"{NAME}-zip", size="sm")
     with gr.Accordion(
@@ -152,7 +152,7 @@ def _results(progress: gr.HTML) -> Results:
             )
             for letter in LETTERS
         ]  # fmt: skip
-    return Results(ticket, progress, shown, archive, again, commands)
+    return Results(ticket, progress, preview, shown, archive, again, commands)
 
 
 def _wire(studio: Studio, tab: Compare, results: Results, go: gr.Button, cancel: gr.Button) -> None:

@@ -50,6 +50,7 @@ class Results:
 
     ticket: gr.State
     progress: gr.HTML
+    preview: gr.HTML
     result: gr.HTML
     again: gr.Accordion
     file: gr.DownloadButton
@@ -139,8 +140,7 @@ def _references() -> list[tuple[str, str]]:
 
 
 def _results() -> Results:
-    ticket = gr.State("")
-    progress = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-progress", min_height=48)
+    ticket, progress, preview = running.places(NAME, HINT)
     result = gr.HTML(elem_id=f"{NAME}-result", visible=False)
     with gr.Accordion(
         "The same numbers again", open=True, visible=False, elem_classes="hz-again", elem_id=f"{NAME}-again"
@@ -149,7 +149,7 @@ def _results() -> Results:
             label="As a command", elem_id=f"{NAME}-command", buttons=["copy"], interactive=False, lines=1, max_lines=6
         )
         file = gr.DownloadButton("Download result.json", visible=False, elem_id=f"{NAME}-file", size="sm")
-    return Results(ticket, progress, result, again, file, command)
+    return Results(ticket, progress, preview, result, again, file, command)
 
 
 def fields_of(card: Card) -> dict[str, Any]:

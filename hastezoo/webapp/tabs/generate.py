@@ -15,7 +15,7 @@ from hastezoo.webapp.drawing import Drawn
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.tabs.running import Run, places, wire
 from hastezoo.webapp.turns import Ticket
 
 NAME = "generate"
@@ -27,6 +27,7 @@ class Results:
 
     ticket: gr.State
     progress: gr.HTML
+    preview: gr.HTML
     gallery: gr.Gallery
     archive: gr.DownloadButton
     again: gr.Accordion
@@ -119,10 +120,7 @@ def show(studio: Studio, values: dict[str, Any]) -> list[Any]:
 
 
 def _results() -> Results:
-    ticket = gr.State("")
-    progress = gr.HTML(
-        words.outcome("Choose a class and press Generate.", "hint"), elem_id=f"{NAME}-progress", min_height=48
-    )
+    ticket, progress, preview = places(NAME, "Choose a class and press Generate.")
     gallery = gr.Gallery(
         label="Images", show_label=False, elem_id=f"{NAME}-gallery", elem_classes="hz-gallery", columns=4, format="png",
         object_fit="contain", height="auto", interactive=False, visible=False, buttons=["download", "fullscreen"],
@@ -137,7 +135,7 @@ def _results() -> Results:
         script = gr.Textbox(
             label="As Python", elem_id=f"{NAME}-python", buttons=["copy"], interactive=False, lines=2, max_lines=20
         )
-    return Results(ticket, progress, gallery, archive, again, command, script)
+    return Results(ticket, progress, preview, gallery, archive, again, command, script)
 
 
 def _wire(studio: Studio, fields: dict[str, Component], results: Results, go: gr.Button, cancel: gr.Button) -> None:

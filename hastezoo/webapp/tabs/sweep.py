@@ -15,7 +15,7 @@ from hastezoo.webapp.comparing import Sweep
 from hastezoo.webapp.studio import Studio
 from hastezoo.webapp.tabs import controls, picking
 from hastezoo.webapp.tabs.controls import QUIET
-from hastezoo.webapp.tabs.running import Run, wire
+from hastezoo.webapp.tabs.running import Run, places, wire
 from hastezoo.webapp.turns import Ticket
 
 NAME = "sweep"
@@ -29,6 +29,7 @@ class Results:
 
     ticket: gr.State
     progress: gr.HTML
+    preview: gr.HTML
     picture: gr.HTML
     download: gr.DownloadButton
     archive: gr.DownloadButton
@@ -103,8 +104,7 @@ def _axis() -> tuple[gr.Radio, gr.Textbox]:
 
 
 def _results() -> Results:
-    ticket = gr.State("")
-    progress = gr.HTML(words.outcome(HINT, "hint"), elem_id=f"{NAME}-progress", min_height=48)
+    ticket, progress, preview = places(NAME, HINT)
     picture = gr.HTML("", elem_id=f"{NAME}-result", visible=False)
     with gr.Row():
         download = gr.DownloadButton("Download the picture", visible=False, elem_id=f"{NAME}-download", size="sm")
@@ -116,7 +116,7 @@ def _results() -> Results:
             label="As commands, one a column", elem_id=f"{NAME}-commands", buttons=["copy"], interactive=False,
             lines=2, max_lines=20,
         )  # fmt: skip
-    return Results(ticket, progress, picture, download, archive, again, commands)
+    return Results(ticket, progress, preview, picture, download, archive, again, commands)
 
 
 def _wire(studio: Studio, fields: dict[str, Component], results: Results, go: gr.Button, cancel: gr.Button) -> None:
