@@ -23,13 +23,9 @@ def _accounts(texts: tuple[str, ...]) -> list[tuple[str, str]]:
     Raises:
         UserError: If one has no name or no password.
     """
-    pairs = []
-    for text in texts:
-        for one in text.split(","):
-            name, _, password = one.partition(":")
-            if not name or not password:
-                raise UserError("--auth takes NAME:PASSWORD, and one of both is missing")
-            pairs.append((name, password))
+    pairs = [text.partition(":")[::2] for text in texts]
+    if not all(name and password for name, password in pairs):
+        raise UserError("--auth takes NAME:PASSWORD, and one of both is missing")
     return pairs
 
 

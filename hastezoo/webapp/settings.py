@@ -27,7 +27,7 @@ class AppSettings(BaseModel):
         max_evaluation: Images x steps of an evaluation.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     host: str = LOCAL
     port: int = Field(7860, ge=0, le=65535)
