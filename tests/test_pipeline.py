@@ -173,6 +173,7 @@ def test_weights_with_other_classes_are_refused(pipe: Pipeline, tmp_path: Any) -
         Pipeline.from_pretrained("sit-ti-digits", weights=tmp_path / "y.safetensors")
 
 
+@pytest.mark.slow
 def test_compiled_agrees_with_eager(pipe: Pipeline, states: list[torch.Tensor]) -> None:
     import shutil
 

@@ -115,7 +115,8 @@ def serve(settings: AppSettings, say: Callable[[str], None] = print) -> None:
     sock = bind(settings)
     server = create_server(studio)
     port = sock.getsockname()[1]
-    say(f"hastezoo app at http://{settings.host}:{port}{settings.root_path}  (Ctrl-C stops it)")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"hastezoo app at http://{host}:{port}{settings.root_path}  (Ctrl-C stops it)")
     if settings.host not in LOCAL_NAMES and not settings.auth:
         say("warning: whoever reaches this address can use the app; --auth NAME:PASSWORD asks for a password")
     threading.Thread(target=_warm_up, name="hastezoo-warm-up", daemon=True).start()

@@ -226,6 +226,7 @@ def test_jpeg_against_png_is_warned_of(elsewhere: Path) -> None:
     assert "warning" not in alike.output
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_resumed_find_the_same(elsewhere: Path) -> None:
     """With the real launcher. Two threads in one process and one in each of two sum alike in networks this small."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -181,7 +181,9 @@ PROMPTS = {
 }
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "one endless word" else name for name in PROMPTS]
+)
 def test_unusual_prompts(name: str) -> None:
     typed, drawn, said = PROMPTS[name]
     result = made("--prompt", typed, "--out", "x")

@@ -231,6 +231,7 @@ class Deadly(CocoSource):
             yield replace(item, load=partial(kill_when_begun, self.dest)) if item.id == name_of(11) else item
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_kill(
     coco: tuple[Path, Path], captioned: Path, tiny_vae: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ class Deadly(ClassFolders):
             yield replace(item, load=partial(kill_when_begun, self.dest)) if item.id == "rocket/2.png" else item
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed(images: Path, whole: Path, tiny_vae: Path, tmp_path: Path) -> None:
     """One line; what the processes made is what one process makes, and it goes on from there."""
     dest, watch = tmp_path / "dest", Watching()
