@@ -22,8 +22,15 @@ def open_compare(page: Page, url: str) -> None:
 
 
 def number(page: Page, element: str, value: float) -> None:
-    page.fill(f"#{element} input[type=number]", str(value))
-    page.press(f"#{element} input[type=number]", "Tab")
+    """Type a number, and again if the control, which an accordion has only just shown, was set after it."""
+    place = f"#{element} input[type=number]"
+    for _ in range(20):
+        page.fill(place, str(value))
+        page.press(place, "Tab")
+        page.wait_for_timeout(250)
+        if page.input_value(place) == str(value):
+            return
+    raise AssertionError(f"{element} does not keep {value}, but shows {page.input_value(place)}")
 
 
 def move(page: Page, place: int) -> list[Any]:
