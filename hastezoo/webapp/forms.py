@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from hastezoo.asking import LARGEST_SEED
 from hastezoo.errors import UserError, explain
 from hastezoo.sampling.protocol import Protocol
 from hastezoo.webapp.settings import AppSettings
@@ -16,7 +17,6 @@ from hastezoo.zoo.registry import find_card, list_cards, make_protocol
 if TYPE_CHECKING:
     from hastezoo.asking import Ask
 
-LARGEST_SEED = 2**63 - 1
 ADAPTIVE_STEPS = 250  # what dopri5, which chooses its steps, is counted as
 F = TypeVar("F", bound=BaseModel)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from pathlib import Path
-from urllib.parse import quote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 import pytest
 
-from hastezoo.webapp.guard import LONGEST_BODY
+from hastezoo.webapp.guard import LONGEST_BODY, Guard
 from tests.webapp.serving import Served, serving
 
 FILE = "/gradio_api/file="
@@ -82,6 +83,13 @@ def test_nothing_outside_the_folder_is_served(served: Served, tmp_path: Path, fo
         status, body = raw(served, form + path.replace(" ", "%20"))
         assert status in (400, 403, 404, 307), (name, status)
         assert b"secret" not in body.replace(b"/secret", b"") and b"root:" not in body, name
+
+
+def test_the_guard_alone_would_serve_nothing_outside(served: Served, kept: Path, tmp_path: Path) -> None:
+    """Gradio refuses most of it too, behind the guard; neither relies on the other."""
+    guard = Guard(None, served.studio.outputs.root, asyncio.Event())  # type: ignore[arg-type]
+    assert guard.serves(str(kept))
+    assert [name for name, path in outside(served, tmp_path).items() if guard.serves(unquote(path))] == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ from gradio.components import Component
 
 from hastezoo.webapp.tabs.controls import QUIET
 
+LONGEST = 2000  # characters of one value
+DEPENDENT = ("model",)  # what it may be is not known from its choices of the moment
+Fields = Mapping[str, Component]
+
 
 class Controls(Protocol):
     """Of a tab: its fields by their names in a link, and all that `Place.show` sets."""
@@ -39,11 +43,6 @@ class Place:
     tab: gr.Tab
     controls: Controls
     show: Callable[[dict[str, Any]], list[Any]]
-
-
-LONGEST = 2000  # characters of one value
-DEPENDENT = ("model",)  # what it may be is not known from its choices of the moment
-Fields = Mapping[str, Component]
 
 
 def follow(page: gr.Blocks, places: Sequence[Place], tabs: gr.Tabs, views: gr.Tabs) -> None:
