@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hastezoo.conditioning.labels import ClassList, class_names, find_label
 from hastezoo.conditioning.prompts import clean, shown
+from hastezoo.conditioning.words import WordNumbers
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT
 
@@ -125,7 +126,8 @@ def check(ask: Ask, card: Card) -> Ask:
 
     Raises:
         UserError: If there is no seed or one is out of range, classes are asked of a model of text or the other way
-            round, a class is unknown, something is asked for twice, or there is no prompt or an unfit one.
+            round, a class is unknown, something is asked for twice, or there is no prompt or an unfit one, such as one
+            of which a model of words knows no word.
     """
     _check_seeds(ask.seeds)
     negative = clean(ask.negative)
@@ -139,7 +141,12 @@ def check(ask: Ask, card: Card) -> Ask:
         raise UserError(f"{card.name} draws from text: leave out the classes, and say what to draw with a prompt")
     if not ask.prompts:
         raise UserError(f'{card.name} draws from text: say what with a prompt, such as "a red bus"')
-    return ask.model_copy(update={"prompts": _distinct_prompts(ask.prompts), "negative": negative})
+    prompts = _distinct_prompts(ask.prompts)
+    if card.text.kind == "words" and ask.weights is None:  # weights of one's own may know other words
+        reader = WordNumbers(card.config["words"], card.text.length)
+        for prompt in (*prompts, negative):
+            reader.read(prompt)
+    return ask.model_copy(update={"prompts": prompts, "negative": negative})
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -211,7 +218,8 @@ def make_request(ask: Ask, pipeline: Pipeline) -> Request:
     text: dict[str, Any] = {}
     if isinstance(conditions, Prompts):
         _say_notes([*ask.prompts, *([ask.negative] if ask.negative else [])], conditions)
-        text = {"text_encoder": conditions.encoder.source, "text_encoder_sha256": conditions.encoder.sha256}
+        encoder = conditions.encoder
+        text = {"text_encoder": encoder.source or None, "text_encoder_sha256": encoder.sha256}
         labels = [number for number in range(len(ask.prompts)) for _ in seeds]
     else:
         labels = [int(label) for label in ask.classes for _ in seeds] or conditions.read(None, seeds)

@@ -23,10 +23,12 @@ def check_text_encoder(card: Card, asked: str | Path | None) -> None:
     """Refuse an encoder for a checkpoint that has no use for one, before anything is downloaded.
 
     Raises:
-        UserError: If there is one, and the model draws classes.
+        UserError: If there is one, and the model draws classes, or encodes words itself.
     """
     if card.text is None and asked is not None:
         raise UserError(f"{card.name} draws classes: it takes no text encoder")
+    if card.text is not None and card.text.kind == "words" and asked is not None:
+        raise UserError(f"{card.name} reads words by itself: it takes no text encoder")
 
 
 def load_network(card: Card, found: Resolved) -> nn.Module:
@@ -48,7 +50,7 @@ def load_network(card: Card, found: Resolved) -> nn.Module:
 
 
 def load_conditions(card: Card, config: Any, text_encoder: str | Path | None, *, device: torch.device) -> Conditions:
-    """The card's classes, or its text encoder or the one asked for.
+    """The card's classes, or its text encoder or the one asked for, or the network's own words.
 
     Raises:
         UserError: If the weights have another number of classes, or the encoder is not to be had or of another width.
@@ -59,6 +61,8 @@ def load_conditions(card: Card, config: Any, text_encoder: str | Path | None, *,
         if len(names) != config.num_classes:
             raise UserError(f"the weights have {config.num_classes} classes, but {card.name} has {len(names)}")
         return Labels(names)
+    if card.text.kind == "words":
+        return Prompts(create_text_encoder("words", words=config.words, length=config.context_length))
     encoder = create_text_encoder(
         card.text.kind, source=text_encoder or card.text.repo, length=card.text.length, device=device
     )

@@ -78,7 +78,8 @@ class Prompts:
         return _paired([clean(_text(one)) for one in listed(asked)], seeds, "prompts")
 
     def tensors(self, prompts: Sequence[Any], negative: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(states of the prompts (B, L, D), those of the negative prompt (1, L, D)), float16.
+        """(states of the prompts (B, L, D), those of the negative prompt (1, L, D)), float16; of a model of words
+        numbers, (B, L) and (1, L) int64.
 
         The negative prompt takes the place of the empty one, which the model learned as "no condition".
 

@@ -1,4 +1,6 @@
-"""Text encoders: what the pipeline, the data and the recipes ask of one; states that are known already; by kind."""
+"""Text encoders: what the pipeline, the data and the recipes ask of one; states that are known already; by kind.
+
+For a model that encodes words itself there is nothing to encode here: its "states" are numbers of words (words.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from hastezoo.conditioning.clip import LENGTH, ClipText
 from hastezoo.conditioning.clip_files import CLIP
 from hastezoo.conditioning.prompts import clean, notes, shown
+from hastezoo.conditioning.words import WordNumbers
 from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ class TextEncoder(Protocol):
     width: int
 
     def states(self, prompts: Sequence[str], /) -> Tensor:
-        """(B, L, D) float16, on the CPU; the caller's own.
+        """(B, L, D) float16, or (B, L) int64 for a model of words; on the CPU, and the caller's own.
 
         Raises:
             UserError: If a prompt cannot be drawn from.
@@ -94,9 +97,14 @@ class StoredText:
 
 
 def create_text_encoder(
-    kind: str, *, source: str | Path = CLIP, length: int = LENGTH, device: torch.device | str = "cpu"
+    kind: str,
+    *,
+    source: str | Path = CLIP,
+    length: int = LENGTH,
+    device: torch.device | str = "cpu",
+    words: Sequence[str] = (),
 ) -> TextEncoder:
-    """The text encoder a card names: `clip` from `source`.
+    """The text encoder a card names: `clip` from `source`, or `words` by their vocabulary.
 
     Raises:
         ValueError: If the kind is unknown.
@@ -104,4 +112,6 @@ def create_text_encoder(
     """
     if kind == "clip":
         return ClipText.from_pretrained(source, length=length, device=device)
-    raise ValueError(f"unknown text encoder {kind!r}: one of clip")
+    if kind == "words":
+        return WordNumbers(words, length)
+    raise ValueError(f"unknown text encoder {kind!r}: one of clip, words")

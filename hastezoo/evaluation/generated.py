@@ -169,6 +169,6 @@ def _text_settings(images: Generated) -> dict[str, Any]:
     return {
         "labels": None,
         "prompts": {"source": prompts.description, "rule": prompts.rule, "sha256": prompts.sha256},
-        "text_encoder": conditions.encoder.source,
-        "text_encoder_sha256": conditions.encoder.sha256,
+        "text_encoder": conditions.encoder.source or None,
+        "text_encoder_sha256": conditions.encoder.sha256 or None,
     }

@@ -70,8 +70,9 @@ def load_pipeline(
     from hastezoo.conditioning.conditions import Prompts
     from hastezoo.pipeline import Pipeline
 
-    # A data set keeps the states of its captions, which another encoder would make otherwise.
-    known = prompts.encoder if prompts is not None and ask.text_encoder is None else None
+    # A data set keeps the states of its captions, which another encoder would make otherwise, and words have none.
+    takes_states = card.text is not None and card.text.kind == "clip" and ask.text_encoder is None
+    known = prompts.encoder if prompts is not None and takes_states else None
     return Pipeline.from_pretrained(
         card.name,
         device=str(device),

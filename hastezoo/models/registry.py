@@ -44,6 +44,7 @@ class Family:
 FAMILIES = {
     "sit": Family("hastezoo.models.sit", "SiT", "SiTConfig"),
     "mmdit": Family("hastezoo.models.mmdit", "MMDiT", "MMDiTConfig"),
+    "word_mmdit": Family("hastezoo.models.words", "WordMMDiT", "WordMMDiTConfig"),
 }
 
 
@@ -71,6 +72,8 @@ ARCHITECTURES |= {
     f"mmdit_{size}": Architecture(f"mmdit_{size}", "mmdit", {**values, "patch_size": 2})
     for size, values in MMDIT_SIZES.items()
 }
+# For pixels, of which a patch of 2 would make four times the tokens; it has to be told its `words`.
+ARCHITECTURES["word_mmdit_ti"] = Architecture("word_mmdit_ti", "word_mmdit", {**MMDIT_SIZES["ti"], "patch_size": 4})
 # A model of any other size, with every value in its config.
 ARCHITECTURES |= {family: Architecture(family, family) for family in FAMILIES}
 

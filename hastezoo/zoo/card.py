@@ -94,14 +94,21 @@ class Text(_Strict):
     """What makes a condition of a prompt.
 
     Attributes:
-        kind: `clip`: the last hidden states of a CLIP text encoder.
-        repo: Its repository on the Hub, or a folder.
-        length: Tokens of a prompt; what is longer is cut off.
+        kind: `clip`: the last hidden states of a CLIP text encoder; `words`: numbers of words, of a model that encodes
+            them itself and has its vocabulary in its configuration.
+        repo: CLIP's repository on the Hub, or a folder; empty for words.
+        length: Tokens or words of a prompt; what is longer is cut off.
     """
 
-    kind: Literal["clip"] = "clip"
-    repo: str
+    kind: Literal["clip", "words"] = "clip"
+    repo: str = ""
     length: int = Field(77, ge=2)
+
+    @model_validator(mode="after")
+    def _has_an_encoder(self) -> Self:
+        if (self.kind == "clip") != bool(self.repo):
+            raise ValueError("text of kind 'clip' has a repo, and of kind 'words' none")
+        return self
 
 
 class Training(_Strict):

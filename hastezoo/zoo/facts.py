@@ -18,7 +18,7 @@ def facts(card: Card) -> dict[str, object]:
     Args:
         card: Of the checkpoint.
     """
-    config = ", ".join(f"{key} {value}" for key, value in card.config.items())
+    config = ", ".join(f"{key} {value}" for key, value in card.config.items() if key != "words")
     return {
         "name": card.name,
         "title": card.title,
@@ -58,6 +58,12 @@ def _recipe(card: Card) -> str:
 
 def _condition(card: Card) -> str:
     if card.text is not None:
+        if card.text.kind == "words":
+            known = card.config["words"]
+            return (
+                f"text, {len(known):,} words of its own ({known[0]} ... {known[-1]}), the first {card.text.length} of a "
+                "prompt; null condition: the empty prompt"
+            )
         return f"text, through {card.text.repo}, {card.text.length} tokens; null condition: the empty prompt"
     names = class_names(str(card.classes))
     return f"{len(names)} classes ({names[0]} ... {names[len(names) - 1]}); null label {len(names)}"

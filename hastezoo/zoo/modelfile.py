@@ -164,9 +164,9 @@ def read_config(metadata: Mapping[str, str]) -> dict[str, Any]:
     config = json.loads(metadata["config"])
     if not isinstance(config, dict):
         raise ValueError("config is no table")
-    if isinstance(config.get("input_size"), list):  # JSON has no tuples
-        config["input_size"] = tuple(config["input_size"])
-    return config
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }  # JSON has no tuples
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, str]]:

@@ -11,7 +11,7 @@ from hastezoo import __version__, hub
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
 from hastezoo.files import atomic_write, write_json
-from hastezoo.zoo.card import Card, Result
+from hastezoo.zoo.card import Card, Result, Text
 from hastezoo.zoo.modelfile import is_ours, read_config, read_header
 from hastezoo.zoo.registry import find_protocol
 from hastezoo.zoo.verify import verify_file
@@ -180,7 +180,7 @@ def _body(card: Card, weights: Path, repo: str, licence: str, metadata: dict[str
         f"| training step | {metadata.get('step', 'not stated')} |",
         f"| data | {card.data or 'not stated'} |",
         f"| latents | {card.autoencoder.repo or 'none: pixels'}, scale {card.autoencoder.scale:g} |",
-        *([f"| text encoder | {card.text.repo}, {card.text.length} tokens |"] if card.text else []),
+        *([f"| text | {_text(card.text)} |"] if card.text else []),
         f"| sampled by default with | {protocol.solver}, {protocol.steps} steps{guided if protocol.cfg != 1 else ''} |",
         f"| licence | {licence} |",
         f"| sha256 | `{digest}` |",
@@ -196,6 +196,13 @@ def _body(card: Card, weights: Path, repo: str, licence: str, metadata: dict[str
         lines += [_result(result) for result in card.results] + [""]
     lines += ["## Papers", "", *[f"- {paper}" for paper in card.papers], ""]
     return "\n".join(lines)
+
+
+def _text(text: Text) -> str:
+    """What makes a condition of a prompt."""
+    if text.kind == "words":
+        return f"words that the network encodes itself, {text.length} of a prompt"
+    return f"{text.repo}, {text.length} tokens"
 
 
 def _result(result: Result) -> str:
