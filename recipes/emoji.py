@@ -175,7 +175,7 @@ def assemble(config: EmojiConfig, samples: EmojiImages, out: Path, processes: Pr
         command=typed_command("hastezoo.recipes.emoji"),
         device=str(processes.device),
         processes=processes.count,
-        data=f"{len(samples.emojis)} emoji of {len(samples)} names, drawn from {samples.font.name}, with Unicode's names",
+        data=f"{len(samples.emojis)} emoji of {len(samples)} names, drawn from {samples.font.name}",
         samples=len(samples),
         text=Text(kind="words", length=seen.context_length),
         resolution=samples.shape[1],

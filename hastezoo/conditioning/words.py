@@ -21,10 +21,10 @@ def split_words(text: str) -> list[str]:
     """The words of a text in order: lower case, without accents and possessive endings, letters and digits alone.
 
     Example:
-        >>> split_words("Woman’s Hat, piñata & No. 1")
+        >>> split_words("Woman's Hat, piñata & No. 1")
         ['woman', 'hat', 'pinata', 'no', '1']
     """
-    parts = unicodedata.normalize("NFKD", text.replace("’", "'")).casefold()
+    parts = unicodedata.normalize("NFKD", text.replace("\u2019", "'")).casefold()
     letters = "".join(one for one in parts if unicodedata.category(one) != "Mn")
     return re.findall(r"[^\W_]+", re.sub(r"'s\b", "", letters).replace("'", ""))
 

@@ -3,8 +3,8 @@
 Neither the pictures nor the names are part of this package. Debian has both, as `fonts-noto-color-emoji` (Google's Noto
 Color Emoji, SIL Open Font License 1.1) and `unicode-data` (Unicode's emoji-test.txt, Unicode licence).
 
-A sample is an emoji without regard to skin tone: a visit to it draws one of its skin tones and a form of its caption, as
-a visit to a photograph of COCO draws one of its captions. Which is a function of the sample's number alone.
+A sample is an emoji without regard to skin tone: a visit to it draws one of its skin tones and a form of its caption,
+as a visit to a photograph of COCO draws one of its captions. Which is a function of the sample's number alone.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def _condition(card: Card) -> str:
         if card.text.kind == "words":
             known = card.config["words"]
             return (
-                f"text, {len(known):,} words of its own ({known[0]} ... {known[-1]}), the first {card.text.length} of a "
-                "prompt; null condition: the empty prompt"
+                f"text, {len(known):,} words of its own ({known[0]} ... {known[-1]}), the first {card.text.length} of "
+                "a prompt; null condition: the empty prompt"
             )
         return f"text, through {card.text.repo}, {card.text.length} tokens; null condition: the empty prompt"
     names = class_names(str(card.classes))
