@@ -1,4 +1,7 @@
-"""What the runs of `digits_study.py` say: curves, crossings, ends and cosines, as JSON, as a picture, as tables."""
+"""What the runs of `digits_study.py` say: curves, crossings, ends and cosines, as JSON, as a picture, as tables.
+
+Curves, crossings and cosines serve other studies as well (`emoji_report.py`).
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def curves(folder: Path, arms: list[str], seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Per arm the looked-at steps, and a row of values per seed; the start of a fork is the run that it left."""
+def curves(
+    folder: Path,
+    arms: list[str],
+    seeds: tuple[int, ...],
+    measures: tuple[tuple[str, int], ...] = (("frechet", 3), ("recognised", 4)),
+) -> dict[str, Any]:
+    """Per arm the looked-at steps, and a row of values per seed; the start of a fork is the run that it left.
+
+    Args:
+        folder: Of the runs.
+        arms, seeds: Which of them.
+        measures: Names of what was judged, and decimals to keep.
+    """
     found: dict[str, Any] = {}
     for arm in arms:
         runs = []
@@ -42,15 +56,14 @@ def curves(folder: Path, arms: list[str], seeds: tuple[int, ...]) -> dict[str, A
             runs.append(looks)
         found[arm] = {
             "steps": [look["step"] for look in runs[0]],
-            "frechet": [[round(look["frechet"], 3) for look in looks] for looks in runs],
-            "recognised": [[round(look["recognised"], 4) for look in looks] for looks in runs],
+            **{name: [[round(look[name], digits) for look in looks] for looks in runs] for name, digits in measures},
         }
     return found
 
 
-def reaches(curve: dict[str, Any], seed: int, level: float) -> float | None:
+def reaches(curve: dict[str, Any], seed: int, level: float, measure: str = "frechet") -> float | None:
     """The step at which a run's distance first is at most `level`, between looks on a log scale; None if it is not."""
-    steps, values = curve["steps"], curve["frechet"][seed]
+    steps, values = curve["steps"], curve[measure][seed]
     for i, (step, value) in enumerate(zip(steps, values, strict=True)):
         if value <= level:
             if i == 0:
@@ -60,14 +73,14 @@ def reaches(curve: dict[str, Any], seed: int, level: float) -> float | None:
     return None
 
 
-def speedups(found: dict[str, Any], at: tuple[int, ...]) -> dict[str, Any]:
+def speedups(found: dict[str, Any], at: tuple[int, ...], measure: str = "frechet") -> dict[str, Any]:
     """How many steps each arm needs for the distance that the plain model of the same seed has after `at` steps."""
     plain = found["none"]
     table: dict[str, Any] = {}
     for arm, curve in found.items():
         for step in at:
             place = plain["steps"].index(step)
-            needed = [reaches(curve, seed, values[place]) for seed, values in enumerate(plain["frechet"])]
+            needed = [reaches(curve, seed, row[place], measure) for seed, row in enumerate(plain[measure])]
             table.setdefault(arm, {})[str(step)] = [None if value is None else round(value) for value in needed]
     return table
 
@@ -111,8 +124,8 @@ def quality_table(found: dict[str, Any], at: tuple[int, ...]) -> str:
     return head + "\n".join(rows) + "\n"
 
 
-def speed_table(needed: dict[str, Any], at: tuple[int, ...]) -> str:
-    """Steps needed to match the plain model, and their share of its steps, as Markdown."""
+def speed_table(needed: dict[str, Any], at: tuple[int, ...], last: int = 2000) -> str:
+    """Steps needed to match the plain model, and their share of its steps, as Markdown; `last` is where runs end."""
     head = "| arm | " + " | ".join(f"plain at {step}" for step in at) + " |\n|---|" + "---|" * len(at) + "\n"
     rows = []
     for arm, by_step in needed.items():
@@ -123,7 +136,7 @@ def speed_table(needed: dict[str, Any], at: tuple[int, ...]) -> str:
             steps = [value for value in by_step[str(step)] if value is not None]
             short = len(by_step[str(step)]) - len(steps)
             if not steps:
-                cells.append("not in 2000 steps")
+                cells.append(f"not in {last} steps")
                 continue
             late = f"; {short} of {short + len(steps)} seeds never" if short else ""
             cells.append(f"{np.mean(steps):.0f} ({np.mean(steps) / step:.2f}x{late})")
@@ -143,7 +156,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     _draw_curves(axes[0][0], {arm: found[arm] for arm in NAMES}, result["floor"])
     _draw_gain(axes[0][1], found)
     _draw_ends(axes[1][0], found)
-    _draw_cosines(axes[1][1], result["trigger"])
+    draw_cosines(axes[1][1], result["trigger"])
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -193,7 +206,8 @@ def _draw_ends(axis: Any, found: dict[str, Any]) -> None:
     axis.legend(fontsize=8)
 
 
-def _draw_cosines(axis: Any, looked: dict[str, Any]) -> None:
+def draw_cosines(axis: Any, looked: dict[str, Any]) -> None:
+    """How the two gradients turn, time by time and in the mean, from what `trigger` found."""
     for place, t in enumerate(looked["times"]):
         axis.plot(looked["steps"], [row[place] for row in looked["cosine_by_time"]], linewidth=1, label=f"t = {t}")
     axis.plot(looked["steps"], np.mean(looked["mean_cosine"], axis=0), color="black", linewidth=2, label="mean")

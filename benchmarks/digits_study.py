@@ -164,21 +164,25 @@ def report(folder: Path, out: Path, page: Path) -> None:
     }  # fmt: skip
     write_json(out / "digits_study.json", result)
     digits_report.draw(result, out / "digits_study.png")
-    atomic_write(page, updated(page.read_text(encoding="utf-8"), result).encode())
+    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables_of(result)).encode())
     click.echo(digits_report.quality_table(found, SHOWN))
     click.echo(digits_report.speed_table(result["steps_needed"], MATCHED))
 
 
-def updated(text: str, result: dict[str, Any]) -> str:
-    """A page with the tables between its markers made anew."""
+def tables_of(result: dict[str, Any]) -> dict[str, str]:
+    """The page's tables, by name."""
     import digits_report
 
-    tables = {
+    return {
         "quality": digits_report.quality_table(result["curves"], SHOWN),
         "steps": digits_report.speed_table(result["steps_needed"], MATCHED),
     }
+
+
+def updated(text: str, tables: dict[str, str], command: str = "digits_study.py") -> str:
+    """A page with the tables between its markers made anew."""
     for name, table in tables.items():
-        start, end = f"<!-- {name}: `digits_study.py report` writes this table -->\n", f"<!-- end of {name} -->"
+        start, end = f"<!-- {name}: `{command} report` writes this table -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         _, found, after = rest.partition(end)
         if not found:
