@@ -17,7 +17,7 @@ from hastezoo.webapp.words import card_line, family
 from hastezoo.zoo.card import Card
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_protocol, protocols
 
-EXAMPLES = ("a red bus on a bridge", "two cats asleep on a sofa", "a bowl of oranges beside a window")
+EXAMPLES = ("a red bus on a bridge", "a smiling cat with sunglasses", "two people holding hands")
 SOLVERS = {
     "euler": "Euler, ODE",
     "heun": "Heun, ODE",
