@@ -58,8 +58,8 @@ ARMS: dict[str, AlignmentConfig | None] = {
 }
 # What grids of samples show while it trains: names that are trained on, then prompts that are not.
 SHOWN = (
-    "red apple", "smiling cat face", "rocket", "sunflower", "panda", "pizza", "soccer ball", "red heart",
-    "guitar", "octopus", "waving hand: dark skin tone", "flag: Japan",
+    "red apple", "cat face", "rocket", "sunflower", "panda", "pizza", "soccer ball", "red heart",
+    "guitar", "octopus", "waving hand: dark skin tone", "flag: France",
     "blue apple", "purple star", "smiling sun", "red book", "green car", "crying dog face",
 )  # fmt: skip
 
@@ -99,10 +99,11 @@ class EmojiConfig(BaseModel):
     }  # fmt: skip
     data: EmojiData = EmojiData()
     train: TrainConfig = TrainConfig(
-        steps=10_000,
+        steps=12_000,
         batch_size=64,
         optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.01, warmup_steps=200),
-        ema_decay=0.998,
+        ema_decay=0.999,
+        precision="bf16",
         times=TimeLaw(kind="lognormal"),
     )
     alignment: AlignmentConfig | None = None

@@ -99,6 +99,19 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return queries, keys, values
 
 
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Fused attention: queries, keys and values (B, heads, N, d) -> what they mix to, of the values' dtype.
+
+    On a CPU it is computed in float32 at least: the backward pass of torch's kernel for bfloat16 takes several times as
+    long there, which is more than bfloat16 gains in all matrix products of a step.
+    """
+    mixing = torch.is_autocast_enabled("cpu") or values.dtype in (torch.bfloat16, torch.float16)
+    if values.device.type != "cpu" or not mixing:
+        return F.scaled_dot_product_attention(queries, keys, values)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(queries.float(), keys.float(), values.float()).to(values.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, fused; it hands back the queries and keys it used.
 
@@ -118,7 +131,7 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         queries, keys, values = split_heads(self.qkv(x), self.heads)
         queries, keys = self.q_norm(queries), self.k_norm(keys)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        mixed = attend(queries, keys, values)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width)), queries, keys
 
 

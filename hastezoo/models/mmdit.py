@@ -20,6 +20,7 @@ from hastezoo.models.layers import (
     PatchEmbed,
     TimestepEmbedder,
     adaln,
+    attend,
     initialize_as_dit,
     modulate,
     run_block,
@@ -145,7 +146,7 @@ class JointBlock(nn.Module):
         of_context, context_modulation = self.context_block.enter(context, c)
         of_image, image_modulation = self.x_block.enter(x, c)
         queries, keys, values = (torch.cat(pair, dim=2) for pair in zip(of_context, of_image, strict=True))
-        mixed = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
+        mixed = attend(queries, keys, values).transpose(1, 2).flatten(2)
         if not self.context_block.pre_only:
             context = self.context_block.leave(context, mixed[:, :length], context_modulation)
         x = self.x_block.leave(x, mixed[:, length:], image_modulation)

@@ -215,6 +215,17 @@ class Card(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _names_its_words(self) -> Self:
+        if self.text is None or self.text.kind != "words":
+            return self
+        words = self.config.get("words")
+        if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
+            raise ValueError("a card with text of kind 'words' has a list of them, its config's words")
+        if self.config.get("context_length", self.text.length) != self.text.length:
+            raise ValueError("the length of its text is not its config's context_length")
+        return self
+
+    @model_validator(mode="after")
     def _status_is_true(self) -> Self:
         ours = any(origin.format == "hastezoo" and origin.downloadable for origin in self.origins)
         foreign = any(origin.format != "hastezoo" for origin in self.origins)
