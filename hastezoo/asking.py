@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hastezoo.conditioning.labels import ClassList, class_names, find_label
 from hastezoo.conditioning.prompts import clean, shown
-from hastezoo.conditioning.words import WordNumbers
+from hastezoo.conditioning.words import WordNumbers, refuse_unread
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT
 
@@ -143,9 +143,7 @@ def check(ask: Ask, card: Card) -> Ask:
         raise UserError(f'{card.name} draws from text: say what with a prompt, such as "a red bus"')
     prompts = _distinct_prompts(ask.prompts)
     if card.text.kind == "words" and ask.weights is None:  # weights of one's own may know other words
-        reader = WordNumbers(card.config["words"], card.text.length)
-        for prompt in (*prompts, negative):
-            reader.read(prompt)
+        refuse_unread(WordNumbers(card.config["words"], card.text.length), (*prompts, negative))
     return ask.model_copy(update={"prompts": prompts, "negative": negative})
 
 
@@ -208,7 +206,8 @@ def make_request(ask: Ask, pipeline: Pipeline) -> Request:
         pipeline: As `load` gives it.
 
     Raises:
-        UserError: As `check`; or if a setting of the protocol or the batch size is not valid.
+        UserError: As `check`, by the words of the weights that are loaded; or if a setting of the protocol or the batch
+            size is not valid.
     """
     from hastezoo.conditioning.conditions import Prompts
     from hastezoo.request import Request
@@ -217,6 +216,7 @@ def make_request(ask: Ask, pipeline: Pipeline) -> Request:
     conditions, seeds = pipeline.conditions, list(ask.seeds)
     text: dict[str, Any] = {}
     if isinstance(conditions, Prompts):
+        refuse_unread(conditions.encoder, (*ask.prompts, ask.negative))
         _say_notes([*ask.prompts, *([ask.negative] if ask.negative else [])], conditions)
         encoder = conditions.encoder
         text = {"text_encoder": encoder.source or None, "text_encoder_sha256": encoder.sha256}

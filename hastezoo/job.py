@@ -17,6 +17,7 @@ from typing import Any
 from hastezoo import __version__, pictures
 from hastezoo.conditioning.conditions import Labels
 from hastezoo.conditioning.prompts import clean
+from hastezoo.conditioning.words import refuse_unread
 from hastezoo.errors import UserError
 from hastezoo.files import atomic_write, write_json
 from hastezoo.pipeline import Batch, Pipeline
@@ -98,6 +99,8 @@ class Job:
                 )
         elif any(clean(prompt) != prompt for prompt in (*request.prompts, request.negative)):
             raise UserError("a prompt of the request has spaces or characters that prompts are cleaned of")
+        else:
+            refuse_unread(conditions.encoder, (*request.prompts, request.negative))
 
     def _claim(self) -> None:
         record = self.out / RECORD

@@ -129,7 +129,7 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[obje
 def write(sheet: Image.Image, text: str, place: tuple[int, int], room: int) -> None:
     """Write a line of text at (x, y) into a picture, cut to so many pixels."""
     font, draw = caption_font(), ImageDraw.Draw(sheet)
-    kept = text or "(no text)"
+    kept = text[:room] or "(no text)"  # no letter is narrower than a pixel, and cutting a book letter by letter is slow
     while len(kept) > 1 and draw.textlength(kept, font=font) > room:
         kept = kept.removesuffix("…")[:-1].rstrip() + "…"
     draw.text((place[0], place[1] + 2), kept, fill=(225, 225, 225), font=font)

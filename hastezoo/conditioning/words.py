@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hastezoo.conditioning.prompts import clean, foreign_share, notes, shown
-from hastezoo.errors import UserError, nearest
+from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ def split_words(text: str) -> list[str]:
     """
     parts = unicodedata.normalize("NFKD", text.replace("\u2019", "'")).casefold()
     letters = "".join(one for one in parts if unicodedata.category(one) != "Mn")
-    return re.findall(r"[^\W_]+", re.sub(r"'s\b", "", letters).replace("'", ""))
+    return re.findall(r"[^\W_]+", re.sub(r"(?<=\w)'s\b", "", letters).replace("'", ""))
 
 
 class WordNumbers:
@@ -105,18 +106,47 @@ class WordNumbers:
 
     def _number(self, word: str) -> int | None:
         """Of a word, or of its singular or plural."""
-        forms = [word, f"{word}s"]
-        forms += [word[: -len(ending)] + instead for ending, instead in ENDINGS if word.endswith(ending)]
-        return next((self.numbers[form] for form in forms if form in self.numbers), None)
+        return next((self.numbers[form] for form in _forms(word) if form in self.numbers), None)
 
     def _near(self, unknown: Sequence[str]) -> str:
         """Known words that are written like an unknown one."""
         for word in unknown[:SHOWN]:
             if len(word) < LONGEST_WORD and foreign_share(word) == 0:
-                near = nearest(word, self.numbers, 3)
+                near = difflib.get_close_matches(word, self.numbers, n=3, cutoff=0.7)
                 if near:
                     return f"; near {word}: {', '.join(near)}"
         return ""
 
 
-ENDINGS = (("ies", "y"), ("es", ""), ("s", ""))  # of a plural, and of the singular instead
+# Of a plural, and of the singular instead; the plainest first, so that capes are of a cape and not of a cap.
+ENDINGS = (
+    ("s", ""),
+    ("ses", "s"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("oes", "o"),
+    ("ies", "y"),
+)
+
+
+def _forms(word: str) -> Iterator[str]:
+    """A word, then its singular and plural, whichever it is itself; of a single letter there are none."""
+    yield word
+    for plural, singular in ENDINGS:
+        for ending, instead in ((plural, singular), (singular, plural)):
+            stem = word.removesuffix(ending)
+            if word.endswith(ending) and len(stem) > 1:
+                yield stem + instead
+
+
+def refuse_unread(encoder: object, prompts: Iterable[str]) -> None:
+    """Refuse prompts of which a model of words knows no word before anything is drawn; any other encoder reads all.
+
+    Raises:
+        UserError: If there is one.
+    """
+    if isinstance(encoder, WordNumbers):
+        for prompt in prompts:
+            encoder.read(prompt)

@@ -12,6 +12,7 @@ import numpy as np
 from hastezoo.conditioning.conditions import Labels as LabelConditions
 from hastezoo.conditioning.labels import label_of_seed
 from hastezoo.conditioning.prompts import slug
+from hastezoo.conditioning.words import refuse_unread
 from hastezoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Generated:
             on it, and so neither does the identity.
 
     Raises:
-        UserError: If the seeds or the prompts run out, or there are prompts for a model of classes.
+        UserError: If the seeds or the prompts run out, there are prompts for a model of classes, or a model of words
+            knows no word of one.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Generated:
         if isinstance(pipeline.conditions, LabelConditions):
             self.labels = evaluation_labels(protocol.labels, seed, count, len(pipeline.conditions.names))
         self.asked: list[Any] = _asked(self.labels, prompts, count, pipeline.card.name)
+        if not isinstance(pipeline.conditions, LabelConditions):
+            refuse_unread(pipeline.conditions.encoder, self.asked)
         height, width = (side * pipeline.card.autoencoder.downsampling for side in pipeline.config.size)
         channels = pipeline.config.in_channels if pipeline.card.autoencoder.kind == "identity" else 3
         self.shape = (height, width, channels)

@@ -87,4 +87,6 @@ def _foreign(opened: Opened) -> dict[str, object]:
 
 
 def _shown(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+    """Values by name; of a vocabulary, how many words it has."""
+    counted = {key: f"{len(value):,}" if key == "words" else value for key, value in values.items()}
+    return ", ".join(f"{key} {value}" for key, value in counted.items())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hastezoo.zoo.facts import facts
 from hastezoo.zoo.registry import find_card, find_protocol, list_cards, package_cards
 from tests.test_imports import HEAVY
+from tests.word_models import write_word_checkpoint
 
 
 @pytest.mark.parametrize("name", package_cards())
@@ -62,3 +64,14 @@ def test_facts_load_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == [str(len(list_cards()))], result.stdout + result.stderr
+
+
+def test_a_model_of_words_is_told_by_how_many_it_knows(own_home: Path) -> None:
+    """And not by listing them."""
+    found = facts(write_word_checkpoint(own_home))
+    assert found["condition"] == (
+        "text, 12 words of its own (a ... pinata), the first 6 of a prompt; null condition: the empty prompt"
+    )
+    built = str(found["architecture"])
+    assert built.startswith("word_mmdit (input_size 8, ") and "width 64" in built and "words" not in built
+    assert "cherries" not in " ".join(map(str, found.values()))

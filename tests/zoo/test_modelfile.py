@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from hastezoo.errors import UserError
 from hastezoo.models.registry import create_model
-from hastezoo.zoo.modelfile import load_model, read_metadata, save_model, write_tensors
+from hastezoo.zoo.modelfile import load_model, read_config, read_metadata, save_model, write_tensors, write_weights
 from hastezoo.zoo.registry import find_card
 from hastezoo.zoo.weights import resolve
+from tests.word_models import random_words
 
 TINY = {"input_size": (4, 8), "in_channels": 1, "num_classes": 3, "width": 16, "depth": 1, "heads": 2}
 
@@ -121,4 +123,33 @@ def test_foreign_and_unfitting_files_are_refused(tmp_path: Path) -> None:
         save_file(tensors, path, metadata)
         with pytest.raises(UserError, match="do not fit their own config") as caught:
             load_model(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_comes_back_as_it_was_and_means_the_same(tmp_path: Path) -> None:
+    """JSON has lists alone, and a configuration has tuples."""
+    words = ("two", "red", "piñata", "1")
+    model = random_words(words=words, input_size=(8, 4))
+    save_model(tmp_path / "m.safetensors", model, "word_mmdit")
+    loaded: Any = load_model(tmp_path / "m.safetensors")[0]
+    assert loaded.config == model.config and loaded.config.words == words and loaded.config.input_size == (8, 4)
+    assert type(loaded.config.words) is tuple and type(read_config({"config": '{"a": [1], "b": "x"}'})["a"]) is tuple
+    x, t, numbers = torch.randn(2, 3, 8, 4), torch.rand(2), torch.tensor([[1, 2, 3, 4, 0, 0], [4, 1, 0, 0, 0, 0]])
+    again = random_words(9, words=words, input_size=(8, 4))
+    again.load_state_dict(loaded.state_dict())
+    save_model(tmp_path / "again.safetensors", loaded, "word_mmdit")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+    with torch.no_grad():
+        assert torch.equal(again(x, t, numbers), model(x, t, numbers))
+        # Where the tensors lie in memory, which a file decides, may move the last bits of their products.
+        assert torch.allclose(loaded(x, t, numbers), model(x, t, numbers), atol=1e-4)
+
+
+def test_a_vocabulary_that_does_not_fit_the_weights_is_refused(tmp_path: Path) -> None:
+    model = random_words(words=("red", "cat"))
+    for words, said in ((["red"], "size mismatch"), (["red", "red"], "names a word twice"), ([], "needs words")):
+        config = {**vars(model.config), "words": words}
+        write_weights(tmp_path / "m.safetensors", model.state_dict(), "word_mmdit", config)
+        with pytest.raises(UserError, match=f"do not fit their own config: .*{said}") as caught:
+            load_model(tmp_path / "m.safetensors")
         assert "\n" not in str(caught.value)

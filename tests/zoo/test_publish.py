@@ -20,6 +20,7 @@ from hastezoo.zoo.publish import pack, push
 from hastezoo.zoo.registry import find_card, package_cards
 from hastezoo.zoo.weights import resolve
 from tests.local_hub import COMMIT, LocalHub
+from tests.word_models import WORDS, write_word_checkpoint
 from tests.zoo.cards import origin, write_card
 from tests.zoo.foreign import random_sit, save_repa, state_of
 
@@ -173,3 +174,23 @@ def test_safetensors_of_a_push_have_their_config_inside(stored: Path) -> None:
     assert load(stored.read_bytes()).keys() == state_of(random_sit()).keys()
     parcel = pack(find_card("tiny"), stored, REPO)
     assert parcel.config["width"] == 16 and parcel.config["heads"] == 2
+
+
+def test_model_card_of_a_model_of_words(own_home: Path) -> None:
+    """Its config names the vocabulary, its front matter says that it draws from text, and its Python runs."""
+    card = write_word_checkpoint(own_home)
+    parcel = pack(card, resolve(card).path, "me/words")
+    assert "| text | words that the network encodes itself, 6 of a prompt |" in parcel.readme
+    assert front_matter(parcel.readme)["pipeline_tag"] == "text-to-image"
+    assert json.loads(json.dumps(parcel.config))["words"] == WORDS and parcel.config["architecture"] == "word_mmdit"
+    code = parcel.readme.split("```python\n")[1].split("```")[0].replace(', weights="hub:me/words"', "")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert [image.size for image in scope["images"]] == [(8, 8)]
+
+
+def test_the_text_of_other_model_cards_names_its_encoder() -> None:
+    from hastezoo.zoo.publish import _text
+
+    card = find_card("mmdit-coco-haste")
+    assert card.text is not None and _text(card.text) == f"{card.text.repo}, 77 tokens"
