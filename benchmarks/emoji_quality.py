@@ -30,10 +30,10 @@ COPY = 1 / 3
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 # The README's: names that are trained on, taken by hand for being easy to know again; and what nobody drew.
 TRAINED = (
-    "red apple", "smiling cat face", "rocket", "sunflower", "panda", "pizza", "soccer ball", "red heart", "octopus",
-    "guitar", "waving hand: dark skin tone", "flag: Japan",
+    "red apple", "cat face", "rocket", "sunflower", "panda", "pizza", "soccer ball", "red heart", "octopus", "guitar",
+    "waving hand: dark skin tone", "flag: France",
 )  # fmt: skip
-COMPOSED = ("blue apple", "green heart face", "purple star", "crying dog face", "red car", "smiling moon")
+COMPOSED = ("smiling cat face", "blue apple", "purple star", "crying dog face", "green car", "smiling moon")
 
 
 def classified(judge: Judge, prompt: str) -> str:

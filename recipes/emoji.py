@@ -68,8 +68,9 @@ class EmojiData(BaseModel):
     """Which pictures and names.
 
     Attributes:
-        font: Noto Color Emoji; None for Debian's.
-        names: Unicode's emoji-test.txt; None for Debian's.
+        font: Noto Color Emoji; None for Debian's. It may lie elsewhere when a run goes on.
+        names: Unicode's emoji-test.txt; None for Debian's; as the font.
+        fingerprint: Of pictures and names; filled in when a run begins, and held against them when it goes on.
         limit: The first so many names only, for trials.
     """
 
@@ -77,6 +78,7 @@ class EmojiData(BaseModel):
 
     font: Path | None = None
     names: Path | None = None
+    fingerprint: str = ""
     limit: int | None = Field(None, ge=1)
 
 
@@ -194,7 +196,8 @@ def assemble(config: EmojiConfig, samples: EmojiImages, out: Path, processes: Pr
 def run(checkpoint: str, config: EmojiConfig, out: Path, **options: Any) -> bool:
     """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s."""
     samples = open_data(config)
-    config = config.model_copy(update={"model": {**config.model, "words": samples.words}})
+    data = config.data.model_copy(update={"fingerprint": samples.fingerprint})
+    config = config.model_copy(update={"data": data, "model": {**config.model, "words": samples.words}})
     return running.run(checkpoint, config, out, lambda processes: assemble(config, samples, out, processes), **options)
 
 

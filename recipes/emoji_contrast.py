@@ -121,6 +121,7 @@ class Contrast(nn.Module):
         Raises:
             UserError: If it is not one.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from hastezoo.zoo.modelfile import read_metadata
@@ -134,6 +135,6 @@ class Contrast(nn.Module):
             found = cls(json.loads(read_metadata(folder / NAME_SIDE)["words"]), **settings)
             found.vision.load_state_dict(load_file(folder / "model.safetensors"))
             found.names.load_state_dict(load_file(folder / NAME_SIDE))
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} cannot be read as a judge: {' '.join(str(error).split())[:160]}") from None
         return found.eval().requires_grad_(False)

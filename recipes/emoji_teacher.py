@@ -113,6 +113,8 @@ def _keep(path: Path, epoch: int, parts: dict[str, Any], settings: dict[str, Any
 
 def _resume(path: Path, parts: dict[str, Any], settings: dict[str, Any]) -> int:
     """The epoch to go on from."""
+    import pickle
+
     import torch
 
     if not path.exists():
@@ -123,7 +125,7 @@ def _resume(path: Path, parts: dict[str, Any], settings: dict[str, Any]) -> int:
             raise UserError(f"{path.parent} holds a training with other settings; give another --out, or remove it")
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} cannot be read ({' '.join(str(error).split())[:80]}); remove it to begin anew"
         ) from None
@@ -197,7 +199,8 @@ def main(
         try:
             model = train(samples, out, SEEDS[split], epochs, quiet)
         except KeyboardInterrupt:
-            click.echo(f"stopped; {out / STATE} keeps the last epoch, the same command goes on")
+            kept = f"{out / STATE} keeps the last epoch" if (out / STATE).exists() else "before the end of an epoch"
+            click.echo(f"stopped; {kept}, the same command goes on")
             raise SystemExit(130) from None
         facts = {"split": split, "names": len(samples), "epochs": epochs, "own_names": retrieval(model, samples)}
         model.save(out, facts)

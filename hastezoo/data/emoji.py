@@ -33,7 +33,8 @@ NAMES = Path("/usr/share/unicode/emoji/emoji-test.txt")
 SIZE = 109  # pixels; the only size of the bitmaps in Noto Color Emoji
 SIDE = 32
 HELD_OUT = 0.1  # of the names
-TONE = re.compile(r"(?:[:,] )?(?:medium-light|medium-dark|light|medium|dark) skin tone")
+TONE = re.compile("(medium-light|medium-dark|light|medium|dark) skin tone")
+FACE = "\U0001f600"  # grinning; every font of emoji has it, yellow and as wide as its others
 UNASSIGNED = "\U0010ffff"  # what a font draws for it, it draws for every character that it does not have
 PLAIN = 0.5  # of the visits to an emoji with skin tones see it without
 VARIANTS = 1 << 20
@@ -57,14 +58,16 @@ class Emoji:
     @property
     def plain(self) -> str:
         """The name without skin tones, which the emoji of all skin tones share."""
-        return TONE.sub("", self.name).strip()
+        head, _, rest = self.name.partition(": ")
+        kept = [part for part in rest.split(", ") if part and not TONE.fullmatch(part)]
+        return f"{head}: {', '.join(kept)}" if kept else head
 
 
 def read_names(path: Path = NAMES) -> list[Emoji]:
     """The fully qualified emoji of a file in the format of Unicode's emoji-test.txt, in its order.
 
     Raises:
-        UserError: If there is no such file, or no emoji in it.
+        UserError: If there is no such file, it is damaged, or no emoji is in it.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -82,15 +85,18 @@ def read_names(path: Path = NAMES) -> list[Emoji]:
         elif comment.startswith(" subgroup: "):
             subgroup = comment.removeprefix(" subgroup: ").strip()
         elif head.rstrip().endswith("; fully-qualified"):
-            text = "".join(chr(int(code, 16)) for code in head.partition(";")[0].split())
-            name = re.sub(r"^\s*\S+ E[\d.]+ ", "", comment).strip()
+            try:
+                text = "".join(chr(int(code, 16)) for code in head.partition(";")[0].split())
+            except (ValueError, OverflowError):
+                raise UserError(f"{path} is damaged: no characters have the numbers {head.strip()[:80]!r}") from None
+            name = re.sub(r"^\s*\S+ (?:E[\d.]+ )?", "", comment).strip()  # before Unicode 12.1 without E and version
             found.append(Emoji(text, name, group, subgroup))
     if not found:
         raise UserError(f"{path} names no emoji; it should be a copy of Unicode's emoji-test.txt")
     return found
 
 
-def share(name: str, salt: str = "held-out") -> float:
+def share(name: str, salt: str = "split") -> float:
     """A number in [0, 1) that is a function of a name without skin tones: it says which split the name is in."""
     digest = hashlib.sha256(f"hastezoo emoji {salt} {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -118,20 +124,22 @@ def draw(texts: Sequence[str], font: Path = FONT, side: int = SIDE) -> list[np.n
     """Each emoji on white, uint8 (side, side, 3); None for one that the font does not have.
 
     Raises:
-        UserError: If there is no such font, or emoji of several characters cannot be put together.
+        UserError: If there is no such font, it has no colours, or emoji of several characters cannot be put together.
     """
     if not features.check("raqm"):
         raise UserError(
             "Pillow cannot put emoji of several characters together: it finds no FriBiDi; install Debian's libfribidi0"
         )
+    advice = "install Debian's fonts-noto-color-emoji, or name its NotoColorEmoji.ttf with --font"
     try:
+        font.open("rb").close()  # one that is not there, Pillow would look for by its name in other folders
         loaded = ImageFont.truetype(str(font), SIZE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as error:
-        raise UserError(
-            f"the font {font} cannot be used ({error}); install Debian's fonts-noto-color-emoji, or name its "
-            "NotoColorEmoji.ttf with --font"
-        ) from None
-    absent, usual = _picture(UNASSIGNED, loaded).tobytes(), loaded.getlength("\U0001f600")
+        raise UserError(f"the font {font} cannot be used ({error.strerror or error}); {advice}") from None
+    face = np.asarray(_picture(FACE, loaded))
+    if (face == face[..., :1]).all():
+        raise UserError(f"the font {font} has no emoji in colour; {advice}")
+    absent, usual = _picture(UNASSIGNED, loaded).tobytes(), loaded.getlength(FACE)
     found: list[np.ndarray | None] = []
     for text in texts:
         picture = _picture(text, loaded)
@@ -180,6 +188,7 @@ class EmojiImages(Dataset[tuple[Tensor, Tensor]]):
         families: The samples: places in `emojis` of the skin tones of one name, the one without first.
         words: The vocabulary.
         missing: Emoji of the split that the font does not have.
+        fingerprint: Changes when a picture or a name does.
         font: Where the pictures are from.
 
     Raises:
@@ -210,6 +219,8 @@ class EmojiImages(Dataset[tuple[Tensor, Tensor]]):
         if not self.emojis:
             raise UserError(f"the font {font} has none of the emoji that {names} names")
         self.pixels = np.stack([picture for picture in drawn if picture is not None])
+        named = "\n".join(emoji.name for emoji in self.emojis)
+        self.fingerprint = hashlib.sha256(named.encode() + self.pixels.tobytes()).hexdigest()[:16]
         self.families = _families(self.emojis)
         self.words = tuple(words) if words is not None else vocabulary(self.emojis)
         self.reader = WordNumbers(self.words, length)

@@ -88,7 +88,9 @@ _FREE = (
     "steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at", "milestone_every",
     "accumulation", "activation_checkpointing", "workers", "trackers",
 )  # fmt: skip
-FREE_ON_RESUME = {*(f"train.{name}" for name in _FREE), "data.path", "grid", "evaluation"}
+FREE_ON_RESUME = {
+    *(f"train.{name}" for name in _FREE), "data.path", "data.font", "data.names", "grid", "evaluation",
+}  # fmt: skip
 
 RUN_FILES = (
     "config.json", "run.json", "metrics.jsonl", "alignment.jsonl", "diagnostics.jsonl", "evaluations.jsonl",
@@ -222,4 +224,10 @@ def _compare(before: dict[str, Any], now: dict[str, Any], out: Path, place: str 
         if isinstance(old, dict) and isinstance(new, dict):
             _compare(old, new, out, f"{name}.")
         elif old != new:
-            raise UserError(f"{out} holds a run with {name} = {old}, not {new}; give another --out, or --fresh")
+            was, wanted = _short(old), _short(new)
+            raise UserError(f"{out} holds a run with {name} = {was}, not {wanted}; give another --out, or --fresh")
+
+
+def _short(value: Any) -> str:
+    """A setting in a message; of a long list, such as a vocabulary, how many values it has."""
+    return f"{len(value):,} values ({value[0]} ...)" if isinstance(value, list) and len(value) > 8 else str(value)
