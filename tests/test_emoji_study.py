@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.emoji_files import needs_emoji
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,53 @@ def test_every_run_of_the_study_is_planned_once_and_forks_come_last() -> None:
     first = next(place for place, (_, _, _, tau) in enumerate(planned) if tau is not None)
     assert all(tau is not None for _, _, _, tau in planned[first:])
     assert set(emoji_study.TAUS) <= set(emoji_study.LOOKS) and emoji_study.LOOKS[-1] == emoji_study.STEPS
+
+
+@needs_emoji
+def test_the_judge_asks_only_about_names_that_it_knows() -> None:
+    """Seen names are trained on, held-out ones are not, and both are among the candidates."""
+    from emoji_judge import Judge
+
+    from hastezoo.data.emoji import is_in
+
+    judge = Judge()
+    seen, held_out = judge.names("seen"), judge.names("held-out")
+    assert set(seen) | set(held_out) == set(judge.candidates) and not set(seen) & set(held_out)
+    assert all(is_in("train", name) for name in seen) and not any(is_in("train", name) for name in held_out)
+    assert judge.names("held-out", ["flag", "japan"]) == ["flag: Japan"]
+    real = judge.real(seen[:200])
+    wrong = np.roll(real, 1, axis=0)
+    found = judge.retrieval(real, seen[:200])
+    assert found["top1"] > 0.5 and found["top5"] > 0.8, "a judge that does not know the real pictures is none"
+    assert judge.retrieval(wrong, seen[:200])["top5"] < 0.1, "and it is not content with any picture"
+    assert judge.likeness(real, seen[:200]).mean() > judge.likeness(wrong, seen[:200]).mean() + 0.2
+
+
+@pytest.mark.slow
+@needs_emoji
+def test_a_run_and_its_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve steps, judged on the way; the fork leaves at step 8 and its curve begins with what it left."""
+    import digits_report
+    import emoji_report
+    import emoji_study
+
+    changes = {"STEPS": 12, "TAUS": (8,), "SEEN": 6, "HELD_OUT": 4, "SOLVER_STEPS": 1, "SEEDS": (0,)}
+    for name, value in changes.items():
+        monkeypatch.setattr(emoji_study, name, value)
+    settings = emoji_study.settings
+    small = ["model.width=32", "model.depth=3", "model.heads=2", "train.batch_size=8", "train.log_every=4"]
+    small += ["train.checkpoint_every=4", "train.ema_decay=0.5", "train.optimizer.warmup_steps=0"]
+
+    def shrunken(seed: int, arm: str, tau: int | None) -> list[str]:
+        looks = ["train.diagnose_every=6"] if tau is None else []
+        return [*settings(seed, arm, tau), *small, *looks, "alignment.termination.images=16"]
+
+    monkeypatch.setattr(emoji_study, "settings", shrunken)
+    for name, arm, seed, tau in emoji_study.runs((0,)):
+        if arm == "haste-never":
+            emoji_study.train_one(name, arm, seed, tau, tmp_path, (4, 12))
+    found = digits_report.curves(tmp_path, ["haste-never", "haste-8"], (0,), emoji_report.MEASURES)
+    assert found["haste-8"]["steps"] == [4, 12]
+    never, ended = (found[arm]["unseen_loss"][0] for arm in ("haste-never", "haste-8"))
+    assert ended[0] == never[0] and ended[1] != never[1]
+    assert all(0 < value < 4 for value in never)
