@@ -18,6 +18,8 @@ CELL = 64  # smaller images are enlarged to about this many pixels in grids and 
 GAP = 2
 GROUND = 40
 CAPTION = 18  # pixels of a line of text
+LINES = 3  # of a caption at the most
+NO_TEXT = "(no text)"
 # Of matplotlib, for every plot of the project.
 PLOT_STYLE: dict[str, object] = {
     "font.size": 9.0,
@@ -105,34 +107,57 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[obje
     Args:
         pixels: The images.
         columns: As square as can be where it is not given.
-        captions: A line of text under each image, or, where there are as many as rows and fewer than images, under
-            each row.
+        captions: Text under each image, or, where there are as many as rows and fewer than images, under each row; in
+            up to `LINES` lines, as many as the longest needs.
     """
     count, height, width, _ = pixels.shape
     columns = columns or columns_for(count)
     scale, rows = viewing_scale(height), -(-count // columns)
     by_row = captions is not None and len(captions) == rows and rows < count
-    step_x, step_y = width * scale + GAP, height * scale + GAP + (0 if captions is None else CAPTION)
+    step_x = width * scale + GAP
+    room = (columns * step_x if by_row else step_x) - 2 * GAP
+    written = [wrapped(str(caption), room) for caption in captions or ()]
+    step_y = height * scale + GAP + CAPTION * max(map(len, written), default=0)
     first = to_pil(pixels[0])
     mode = first.mode if captions is None else "RGB"
     sheet = Image.new(mode, (columns * step_x + GAP, rows * step_y + GAP), GROUND if mode == "L" else (GROUND,) * 3)
     for index, image in enumerate(pixels):
         place = (GAP + index % columns * step_x, GAP + index // columns * step_y)
         sheet.paste(to_pil(image, scale), place)
-    for index, caption in enumerate(captions or ()):
+    for index, lines in enumerate(written):
         across, down = (0, index) if by_row else (index % columns, index // columns)
-        room = (columns * step_x if by_row else step_x) - 2 * GAP
-        write(sheet, str(caption), (GAP + across * step_x, GAP + down * step_y + height * scale), room)
+        for number, line in enumerate(lines):
+            top = GAP + down * step_y + height * scale + number * CAPTION
+            write(sheet, line, (GAP + across * step_x, top), room)
     return sheet
+
+
+def wrapped(text: str, room: int, most: int = LINES) -> list[str]:
+    """Text in lines of so many pixels, broken between words; the last has all that is left, whatever its length."""
+    lines, words = [""], (text[: most * room] or NO_TEXT).split()  # no letter is narrower than a pixel
+    for place, word in enumerate(words):
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or _width(longer) <= room:
+            lines[-1] = longer
+        elif len(lines) < most:
+            lines.append(word)
+        else:
+            lines[-1] = " ".join([lines[-1], *words[place:]])
+            break
+    return lines
 
 
 def write(sheet: Image.Image, text: str, place: tuple[int, int], room: int) -> None:
     """Write a line of text at (x, y) into a picture, cut to so many pixels."""
-    font, draw = caption_font(), ImageDraw.Draw(sheet)
-    kept = text[:room] or "(no text)"  # no letter is narrower than a pixel, and cutting a book letter by letter is slow
-    while len(kept) > 1 and draw.textlength(kept, font=font) > room:
+    kept = text[:room] or NO_TEXT  # cutting a book letter by letter is slow
+    while len(kept) > 1 and _width(kept) > room:
         kept = kept.removesuffix("…")[:-1].rstrip() + "…"
-    draw.text((place[0], place[1] + 2), kept, fill=(225, 225, 225), font=font)
+    ImageDraw.Draw(sheet).text((place[0], place[1] + 2), kept, fill=(225, 225, 225), font=caption_font())
+
+
+def _width(text: str) -> float:
+    """Pixels of a line of text."""
+    return caption_font().getlength(text)
 
 
 @functools.cache
