@@ -1,9 +1,9 @@
-"""What does alignment buy on emoji, from words, and when should it end? Three arms, two ends, two seeds.
+"""What does alignment buy on emoji, from words, and when should it end? Three arms, an early end, two seeds.
 
     python benchmarks/emoji_study.py train        # resumable; some hours on two cores
     python benchmarks/emoji_study.py report       # JSON and curves into benchmarks/results, tables into docs/emoji.md
 
-Each arm trains from the same initial weights, order, captions, times and noise; arms that end at tau fork from the
+Each arm trains from the same initial weights, order, captions, times and noise; the arm that ends at tau forks from the
 checkpoint of the arm that never ends, which is the same to the bit as training them from nothing. The settings are the
 recipe's, but for the length and the average's decay. Judges have nothing to do with the teacher: a network that learned
 another split of pictures and names, and the real pictures themselves.
@@ -25,7 +25,7 @@ from dated import RESULTS, date_and_device
 
 STEPS = 1000
 LOOKS = (250, 375, 500, 750, 1000)
-TAUS = (250, 500)
+TAUS = (500,)
 SEEDS = (0, 1)
 ARMS = ("none", "haste-never", "repa")
 SEEN, HELD_OUT = 192, 64  # prompts of a look

@@ -95,7 +95,7 @@ def step_cost(
         student = _student(architecture, model)
     student.recompute = recompute
     tutor = None if alignment is None else _tutor(alignment, student)
-    with fake, _blocks_of_a_gpu():
+    with fake, _as_on_a_gpu():
         step = _Step(student, tutor)
         plain_flops, extra_flops = step.flops()
         saved = [step.saved(probe, precision) for probe in PROBES]
@@ -164,16 +164,20 @@ def _tutor(config: AlignmentConfig, student: Any) -> _Tutor:
 
 
 @contextmanager
-def _blocks_of_a_gpu() -> Iterator[None]:
-    """Few large blocks of attention rows in the loss instead of many small ones: the numbers are the same, sooner."""
+def _as_on_a_gpu() -> Iterator[None]:
+    """Few large blocks of attention rows in the loss instead of many small ones: the numbers are the same, sooner.
+    And attention of a student in the precision of all else, which a CPU is too slow for."""
     from hastezoo.alignment.losses import BLOCK_ELEMENTS
+    from hastezoo.models.layers import SLOW_IN_BFLOAT16
 
-    before = BLOCK_ELEMENTS["cpu"]
+    before, slow = BLOCK_ELEMENTS["cpu"], set(SLOW_IN_BFLOAT16)
     BLOCK_ELEMENTS["cpu"] = BLOCK_ELEMENTS["cuda"]
+    SLOW_IN_BFLOAT16.clear()
     try:
         yield
     finally:
         BLOCK_ELEMENTS["cpu"] = before
+        SLOW_IN_BFLOAT16.update(slow)
 
 
 def _attention_as_products() -> Any:

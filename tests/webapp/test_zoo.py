@@ -71,7 +71,8 @@ def test_all_words_must_match_anywhere_and_in_any_case() -> None:
     assert found("") == found("  ") == everything
     assert found("sit-xl-haste") == {"sit-xl-haste", "sit-xl-haste-512"}
     assert found("HASTE digits") == found("digits haste") == {"sit-ti-digits-haste"}
-    assert found("mmdit") == found("text coco") == {name for name in everything if name.startswith("mmdit")}
+    assert found("mmdit") == found("text") == {name for name in everything if name.startswith("mmdit")}
+    assert found("text emoji") == {"mmdit-ti-emoji-haste"}
     assert found("512px xl") == {"sit-xl-512", "sit-xl-haste-512"}
     assert found("repa ready") == {"sit-ti-digits-repa"}
     assert found("nothing like it") == set()
