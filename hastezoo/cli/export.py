@@ -27,10 +27,20 @@ if TYPE_CHECKING:
 )
 @click.option("--title", default="", help="Of the card [architecture and method].")
 @click.option("--licence", help="Of the weights, such as apache-2.0.")
+@click.option("--dtype", help="Convert to float32, bfloat16 or float16.  [default: as they were trained]")
 @click.option("--force", is_flag=True, help="Replace your own checkpoint of that name.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @reporting_errors
-def command(run: Path, name: str, step: int | None, weights: str, title: str, licence: str | None, force: bool) -> None:
+def command(
+    run: Path,
+    name: str,
+    step: int | None,
+    weights: str,
+    title: str,
+    licence: str | None,
+    dtype: str | None,
+    force: bool,
+) -> None:
     """Make a checkpoint of RUN that every command knows by NAME: its weights, and a card with its numbers.
 
     RUN is the folder that a recipe trains into, finished or not.
@@ -38,7 +48,14 @@ def command(run: Path, name: str, step: int | None, weights: str, title: str, li
     from hastezoo.training.export import LICENCE, export_run
 
     made = export_run(
-        run, name, step=step, weights=cast("Which", weights), title=title, licence=licence or LICENCE, force=force
+        run,
+        name,
+        step=step,
+        weights=cast("Which", weights),
+        title=title,
+        licence=licence or LICENCE,
+        dtype=dtype,
+        force=force,
     )
     click.echo(f"card: {made.path}")
     click.echo(f"weights: {made.weights} ({made.weights.stat().st_size:,} bytes, step {made.card.steps:,})")

@@ -7,7 +7,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -103,6 +103,7 @@ def export_run(
     weights: Which = "ema",
     title: str = "",
     licence: str = LICENCE,
+    dtype: str | None = None,
     force: bool = False,
 ) -> Exported:
     """Make a checkpoint of the user's own from a run, finished or not.
@@ -117,11 +118,13 @@ def export_run(
         weights: The moving average, or the weights that were trained.
         title: Of the card; by default architecture and method.
         licence: Of the weights.
+        dtype: Convert them to float32, bfloat16 or float16; None keeps them as they were trained.
         force: Replace a checkpoint of the user's of that name.
 
     Raises:
         UserError: If there is no such run, no such checkpoint, or it does not fit the run's settings; its weights are
-            not finite; the classes are not known; or the name is taken or no name. Nothing is written then.
+            not finite, or not in that dtype; the classes are not known; or the name is taken or no name. Nothing is
+            written then.
     """
     if not run.is_dir():
         raise UserError(f"there is no folder {run}; name the one that a recipe trained into")
@@ -130,6 +133,11 @@ def export_run(
     classes = None if record.class_list or record.text else home() / "classes" / f"{name}.json"
     _check_free(name, classes, force)
     taken = _take(run, step, weights)
+    if dtype is not None:
+        from hastezoo.devices import find_dtype
+
+        kind = find_dtype(dtype)
+        taken = replace(taken, state={key: value.to(kind) for key, value in taken.state.items()})
     _check_finite(taken, run)
     model = _build(settings, taken, run)
     _check_classes(record, name, model, run)

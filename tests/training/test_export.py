@@ -127,6 +127,28 @@ def test_the_card_has_the_runs_numbers(run: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_weights_in_another_dtype(dtype: str, run: Path) -> None:
+    """Rounded once, and drawn from as any other; the run keeps its own."""
+    made = export_run(run, "mine", dtype=dtype)
+    found, kind = load_model(made.weights)[0].state_dict(), getattr(torch, dtype)
+    wanted = network(41).state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name].to(kind)) for name in wanted)
+    assert all(value.dtype == kind for value in found.values())
+    whole = export_run(run, "whole").card
+    assert made.card.weights is not None and whole.weights is not None
+    assert (made.card.weights.bytes < 0.6 * whole.weights.bytes) == (dtype != "float32")
+
+
+def test_an_unknown_dtype_is_refused_and_nothing_is_written(run: Path, own_home: Path) -> None:
+    with pytest.raises(UserError, match="unknown dtype 'int8': one of float32, bfloat16, float16"):
+        export_run(run, "mine", dtype="int8")
+    save(run, 50, ema={name: value * 1e6 for name, value in network(41).state_dict().items()})
+    with pytest.raises(UserError, match="step 50 are not finite"):
+        export_run(run, "mine", dtype="float16")
+    assert files(own_home) == {}
+
+
 def test_a_kept_step_and_the_raw_weights(run: Path) -> None:
     made = export_run(run, "mine", step=20, weights="model", title='Mine, "at" 20', licence="MIT")
     assert same(made.weights, network(20)) and load_model(made.weights)[1]["weights"] == '"model"'
