@@ -24,11 +24,14 @@ from hastezoo.recipes.coco256 import main as train_coco
 from hastezoo.recipes.digits import DigitsConfig
 from hastezoo.recipes.digits import main as train_digits
 from hastezoo.recipes.digits_teacher import main as train_teacher
+from hastezoo.recipes.emoji import main as train_emoji
+from hastezoo.recipes.emoji_teacher import main as train_emoji_teacher
 from hastezoo.recipes.imagenet256 import main as train_imagenet
 from hastezoo.training.config import claim_run
 from hastezoo.zoo.registry import ZOO, package_cards
 from tests.conftest import ROOT
 from tests.data.coco_making import write_coco
+from tests.emoji_files import needs_emoji
 from tests.evaluation.invented import Toy
 from tests.local_hub import LocalHub
 from tests.recipes.small import SETTINGS
@@ -264,6 +267,21 @@ def test_the_teachers_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     result = CliRunner().invoke(train_teacher, [*shlex.split(command)[3:], "--epochs", "1", "--quiet"])
     assert result.exit_code == 0, result.output
     assert create_teacher("local-dir:runs/digits-teacher", attention_layers=[2, 3]).grid == (4, 4)
+
+
+@needs_emoji
+@pytest.mark.parametrize("command", commands("python -m hastezoo.recipes.emoji"))
+def test_recipes_of_emoji_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first emoji only, with the teacher that ships."""
+    monkeypatch.chdir(tmp_path)
+    small = ["train.steps=2", "train.batch_size=4", "train.sample_every=0", "data.limit=20", "model.width=32"]
+    if "emoji_teacher" in command:
+        recipe, options = train_emoji_teacher, ["--limit", "20", "--epochs", "1"]
+    else:
+        recipe, options = train_emoji, as_options(*small)
+    result = CliRunner().invoke(recipe, [*shlex.split(command)[3:], *options, "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert list(Path("runs").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("document", "code"), blocks("python"), ids=lambda value: value if len(value) < 30 else "code")

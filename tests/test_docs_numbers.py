@@ -27,7 +27,7 @@ def test_tables_of_checkpoints_are_up_to_date() -> None:
         assert all(f"`{card}`" in text for card in package_cards())
 
 
-MEASURED = [name for name, card in package_cards().items() if card.best("measured")]
+MEASURED = [name for name, card in package_cards().items() if card.recipe == "digits" and card.best("measured")]
 
 
 def measured(name: str) -> dict[str, Any]:

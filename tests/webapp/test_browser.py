@@ -198,7 +198,7 @@ def test_another_checkpoint_brings_its_classes_and_its_protocol(page: Page, app_
     assert not page.is_visible("#generate-classes")
     page.click("button:has-text('a red bus on a bridge')")
     page.wait_for_function("document.querySelector('#generate-prompts textarea').value === 'a red bus on a bridge'")
-    assert page.input_value("#generate-protocol input") == "coco"
+    assert page.input_value("#generate-protocol input") == "emoji"
 
 
 def test_a_mistake_is_told_in_one_line(page: Page, app_url: str) -> None:
