@@ -94,7 +94,9 @@ def timed(run: Callable[[str], None]) -> dict[str, Any]:
             run(name)
             if turn:
                 seconds[name].append(time.perf_counter() - began)
-    found = {name: {"milliseconds": spread([1000 * value for value in values])} for name, values in seconds.items()}
+    found: dict[str, Any] = {
+        name: {"milliseconds": spread([1000 * value for value in values])} for name, values in seconds.items()
+    }
     base = found[WAYS[0]]["milliseconds"]["median"]
     return {
         name: {**row, "over float32": round(row["milliseconds"]["median"] / base, 2)} for name, row in found.items()
