@@ -213,5 +213,5 @@ def draw_cosines(axis: Any, looked: dict[str, Any]) -> None:
     axis.plot(looked["steps"], np.mean(looked["mean_cosine"], axis=0), color="black", linewidth=2, label="mean")
     axis.axhline(looked["threshold"], color="black", linestyle=":", label="HASTE's threshold")
     axis.set(xlabel="steps", ylabel="cosine of the two gradients", title="Alignment against denoising (never stopped)")
-    axis.set_ylim(top=0.3)  # room for the legend
+    axis.set_ylim(top=max(0.3, 1.35 * np.max(looked["cosine_by_time"])))  # room for the legend
     axis.legend(fontsize=8, ncols=3, loc="upper right")

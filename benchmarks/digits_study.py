@@ -179,10 +179,10 @@ def tables_of(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def updated(text: str, tables: dict[str, str], command: str = "digits_study.py") -> str:
+def updated(text: str, tables: dict[str, str], command: str = "digits_study.py report") -> str:
     """A page with the tables between its markers made anew."""
     for name, table in tables.items():
-        start, end = f"<!-- {name}: `{command} report` writes this table -->\n", f"<!-- end of {name} -->"
+        start, end = f"<!-- {name}: `{command}` writes this table -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         _, found, after = rest.partition(end)
         if not found:

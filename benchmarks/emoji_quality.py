@@ -5,16 +5,16 @@
 
 Prompts are names: seen ones, that it trains on, and held-out ones, that it does not, both known to the judge
 (emoji_judge.py). Three questions: is a picture's own name the nearest to it of all that the judge knows; how far is it
-from the nearest picture that was trained on; and is that the picture of its own name? Writes
-benchmarks/results/emoji_quality.json and a picture beside it, and the picture of the README.
+from the nearest picture that was trained on; and is it a copy of that? Writes benchmarks/results/emoji_quality.json and
+a picture beside it, the README's picture, and the table of docs/emoji.md.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from emoji_judge import Judge, nearest
 SEEN = 512  # prompts of names that are trained on; of the held-out ones all whose words are known
 # Of a prompt that is copied, the nearest training picture is less than this share of the next one's distance away.
 COPY = 1 / 3
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+DOCS = Path(__file__).parent.parent / "docs"
+COMMAND = "emoji_quality.py"
 # The README's: names that are trained on, taken by hand for being easy to know again; and what nobody drew.
 TRAINED = (
     "red apple", "cat face", "rocket", "sunflower", "panda", "pizza", "soccer ball", "red heart", "octopus", "guitar",
     "waving hand: dark skin tone", "flag: France",
 )  # fmt: skip
+COLOURS = {"trained": "#444444", "held out": "#0072b2", "composed": "#d55e00"}
 COMPOSED = ("smiling cat face", "blue apple", "purple star", "crying dog face", "green car", "smiling moon")
 
 
@@ -47,36 +49,37 @@ def classified(judge: Judge, prompt: str) -> str:
     return "composed"
 
 
-def measure(pipeline: Any, judge: Judge, seen: int = SEEN) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All numbers, and what the pictures show."""
+def measure(pipeline: Any, judge: Judge, seen: int = SEEN) -> dict[str, Any]:
+    """All numbers."""
     words = pipeline.config.words
-    names = {"seen": judge.names("seen", words)[:seen], "held_out": judge.names("held-out", words)}
     training = judge.everything.pixels[judge.training_rows]
     plain = [judge.everything.emojis[row].plain for row in judge.training_rows]
-    numbers: dict[str, Any] = {"candidates": len(judge.candidates), "chance_top1": 1 / len(judge.candidates)}
-    shown: dict[str, Any] = {"training": training}
-    for kind, asked in names.items():
-        drawn = pipeline(prompts=asked, seeds=range(len(asked))).pixels
-        real = judge.real(asked)
-        apart, which = nearest(drawn, training)
+
+    def originality(pixels: np.ndarray) -> dict[str, Any]:
+        return {
+            "distance": _quantiles(nearest(pixels, training)[0]),
+            "copies": float(copies(pixels, training, plain).mean()),
+        }
+
+    held_out = judge.names("held-out", words)
+    numbers: dict[str, Any] = {"candidates": len(judge.candidates)}
+    for kind, asked in {"seen": judge.names("seen", words)[:seen], "held_out": held_out}.items():
+        drawn, real = pipeline(prompts=asked, seeds=range(len(asked))).pixels, judge.real(asked)
+        which = nearest(drawn, training)[1]
         numbers[kind] = {
             "prompts": len(asked),
             "drawn": judge.retrieval(drawn, asked),
             "real": judge.retrieval(real, asked),
             "likeness_drawn": float(judge.likeness(drawn, asked).mean()),
             "likeness_real": float(judge.likeness(real, asked).mean()),
-            "distance_to_nearest_training_picture": _quantiles(apart),
-            "copies": float(copies(drawn, training, plain).mean()),
+            **originality(drawn),
             "nearest_is_own_name": float(np.mean([plain[row] == name for row, name in zip(which, asked, strict=True)])),
         }
-        shown[kind] = {"names": asked, "drawn": drawn, "real": real, "nearest": training[which], "apart": apart}
-    # How far apart different real pictures are: what a new picture could be expected to be away from all others.
-    apart, _ = nearest(judge.real(names["held_out"]), training)
-    numbers["real_held_out_to_nearest_training_picture"] = _quantiles(apart)
-    unknown = judge.names("train")
-    unknown = [name for name in unknown if name not in set(judge.candidates)]
+    # What a new picture could be expected to be away from all others.
+    numbers["real_held_out"] = originality(judge.real(held_out))
+    unknown = [name for name in judge.names("train") if name not in set(judge.candidates)]
     numbers["real_that_the_judge_never_saw"] = _among(judge, unknown)
-    return numbers, shown
+    return numbers
 
 
 def _among(judge: Judge, names: list[str]) -> dict[str, float]:
@@ -117,59 +120,96 @@ def twenty_four(judge: Judge, words: tuple[str, ...]) -> list[str]:
     return [*TRAINED, *COMPOSED, *held_out[: 24 - len(TRAINED) - len(COMPOSED)]]
 
 
-def draw_grid(pipeline: Any, judge: Judge, path: Path) -> dict[str, str]:
-    """Two dozen prompts with what they are; each prompt's kind."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    prompts = twenty_four(judge, pipeline.config.words)
+def look(pipeline: Any, judge: Judge, prompts: list[str]) -> list[dict[str, Any]]:
+    """Each prompt with what it is, its picture, the nearest training picture, and the real one where there is one."""
     drawn = pipeline(prompts=prompts, seeds=[0] * len(prompts)).pixels
-    kinds = {prompt: classified(judge, prompt) for prompt in prompts}
-    figure, cells = plt.subplots(4, 6, figsize=(9.2, 7.2), layout="constrained")
-    colours = {"trained": "#444444", "held out": "#0072b2", "composed": "#d55e00"}
-    for cell, prompt, pixels in zip(cells.flat, prompts, drawn, strict=True):
-        cell.imshow(pixels, interpolation="nearest")
-        cell.set(xticks=[], yticks=[])
-        cell.set_title(prompt.replace(": ", ":\n"), fontsize=9)
-        cell.set_xlabel(kinds[prompt], fontsize=8, color=colours[kinds[prompt]])
-        for edge in cell.spines.values():
-            edge.set_color(colours[kinds[prompt]])
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return kinds
+    rows = np.array(judge.training_rows)
+    training = judge.everything.pixels[rows]
+    names = [judge.everything.emojis[row].name for row in rows]
+    apart, which = nearest(drawn, training)
+    copied = copies(drawn, training, [judge.everything.emojis[row].plain for row in rows])
+    real = {emoji.name: pixels for emoji, pixels in zip(judge.everything.emojis, judge.everything.pixels, strict=True)}
+    return [
+        {
+            "prompt": prompt, "kind": classified(judge, prompt), "drawn": picture, "nearest": training[place],
+            "real": real.get(prompt), "nearest_name": names[place], "distance": round(float(distance), 4),
+            "copy": bool(copy),
+        }
+        for prompt, picture, place, distance, copy in zip(prompts, drawn, which, apart, copied, strict=True)
+    ]  # fmt: skip
 
 
-def draw_nearest(shown: dict[str, Any], path: Path, columns: int = 12) -> None:
-    """Pictures above their nearest training picture and the real one of the name, seen names and held-out ones."""
+def _cells(rows: int, columns: int, size: tuple[float, float]) -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, cells = plt.subplots(6, columns, figsize=(12, 7.4), layout="constrained")
-    for block, kind in enumerate(("seen", "held_out")):
-        found = shown[kind]
-        for row, key in enumerate(("drawn", "nearest", "real")):
-            for column in range(columns):
-                cell = cells[3 * block + row][column]
-                cell.imshow(found[key][column], interpolation="nearest")
-                cell.set(xticks=[], yticks=[])
-                if row == 0:
-                    cell.set_title("\n".join(_lines(found["names"][column])), fontsize=6)
-            cells[3 * block + row][0].set_ylabel(
-                {"drawn": f"{kind.replace('_', '-')}:\ndrawn", "nearest": "nearest\ntraining", "real": "real"}[key],
-                fontsize=8,
-            )
+    return plt.subplots(rows, columns, figsize=size, layout="constrained")
+
+
+def _put(cell: Any, pixels: np.ndarray | None, kind: str) -> None:
+    """A picture in a frame of its kind's colour; nothing where there is none."""
+    cell.set(xticks=[], yticks=[])
+    if pixels is None:
+        cell.set_frame_on(False)
+        return
+    cell.imshow(pixels, interpolation="nearest")
+    for edge in cell.spines.values():
+        edge.set_color(COLOURS[kind])
+
+
+def draw_grid(looks: list[dict[str, Any]], path: Path) -> None:
+    """The pictures with their prompts and what these are."""
+    figure, cells = _cells(4, 6, (9.2, 7.2))
+    for cell, one in zip(cells.flat, looks, strict=True):
+        _put(cell, one["drawn"], one["kind"])
+        cell.set_title("\n".join(textwrap.wrap(one["prompt"], 18)), fontsize=9)
+        cell.set_xlabel(one["kind"], fontsize=8, color=COLOURS[one["kind"]])
+    figure.savefig(path, dpi=100)
+
+
+def draw_nearest(looks: list[dict[str, Any]], path: Path) -> None:
+    """The same pictures above their nearest training picture, and the real one of the name where there is one."""
+    half = len(looks) // 2
+    figure, cells = _cells(6, half, (13, 7.8))
+    for block, part in enumerate((looks[:half], looks[half:])):
+        for column, one in enumerate(part):
+            column_cells = cells[3 * block : 3 * block + 3, column]
+            for cell, key in zip(column_cells, ("drawn", "nearest", "real"), strict=True):
+                _put(cell, one[key], one["kind"])
+            column_cells[0].set_title("\n".join(textwrap.wrap(one["prompt"], 16)), fontsize=7)
+            copied = ", copied" if one["copy"] else ""
+            column_cells[1].set_xlabel(f"{one['distance']:.2f}{copied}", fontsize=7)
+        for row, said in enumerate(("drawn", "nearest\ntraining", "real")):
+            cells[3 * block + row][0].set_ylabel(said, fontsize=8)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
-def _lines(name: str, width: int = 16) -> list[str]:
-    import textwrap
+def table_of(result: dict[str, Any]) -> str:
+    """Markdown of what the page shows."""
+    head = (
+        "| pictures | prompts | own name nearest | among five nearest | RMS to nearest training picture | copies |\n"
+        "|---|---|---|---|---|---|\n"
+    )
 
-    return textwrap.wrap(name, width)[:3]
+    def row(said: str, kind: str, side: str, apart: dict[str, float] | None, copied: float | None) -> str:
+        ranks, count = result[kind][side], result[kind]["prompts"]
+        spread = "0" if apart is None else "{median:.3f} ({p10:.3f}, {p90:.3f})".format(**apart)
+        share = "" if copied is None else f"{100 * copied:.1f} %"
+        return (
+            f"| {said} | {count} | {100 * ranks['top1']:.1f} % | {100 * ranks['top5']:.1f} % | {spread} | {share} |\n"
+        )
+
+    seen, held_out, real = result["seen"], result["held_out"], result["real_held_out"]
+    return (
+        head
+        + row("drawn of names that are trained on", "seen", "drawn", seen["distance"], seen["copies"])
+        + row("real ones of these", "seen", "real", None, None)
+        + row("drawn of held-out names", "held_out", "drawn", held_out["distance"], held_out["copies"])
+        + row("real ones of these", "held_out", "real", real["distance"], real["copies"])
+        + f"| by chance | | {100 / result['candidates']:.1f} % | {500 / result['candidates']:.1f} % | | |\n"
+    )
 
 
 def seconds_of_eight() -> float:
@@ -186,22 +226,29 @@ def seconds_of_eight() -> float:
 @click.option("--weights", type=click.Path(path_type=Path, exists=True))
 @click.option("--judge", "folder", type=click.Path(path_type=Path, exists=True), help="Instead of the recipes' own.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@click.option("--images", type=click.Path(path_type=Path), default=IMAGES, show_default=True)
-def main(weights: Path | None, folder: Path | None, out: Path, images: Path) -> None:
+@click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Page and picture.")
+def main(weights: Path | None, folder: Path | None, out: Path, docs: Path) -> None:
     """Measure the checkpoint of emoji."""
-    from hastezoo.files import write_json
+    from digits_study import updated
+
+    from hastezoo.files import atomic_write, write_json
     from hastezoo.pipeline import Pipeline
 
     pipeline, judge = Pipeline.from_pretrained("mmdit-ti-emoji-haste", weights=weights), Judge(folder)
-    numbers, shown = measure(pipeline, judge)
-    kinds = draw_grid(pipeline, judge, images / "emoji.png")
-    draw_nearest(shown, out / "emoji_quality.png")
+    looks = look(pipeline, judge, twenty_four(judge, pipeline.config.words))
+    draw_grid(looks, docs / "images" / "emoji.png")
+    draw_nearest(looks, out / "emoji_quality.png")
+    pictures = ("drawn", "nearest", "real")
     result = {
-        "model": pipeline.card.name, "weights_sha256": pipeline.weights_sha256, **date_and_device(), **numbers,
-        "grid": kinds, "seconds_of_eight": seconds_of_eight() if weights is None else None,
+        "model": pipeline.card.name, "weights_sha256": pipeline.weights_sha256, **date_and_device(),
+        **measure(pipeline, judge),
+        "grid": [{key: value for key, value in one.items() if key not in pictures} for one in looks],
+        "seconds_of_eight": seconds_of_eight() if weights is None else None,
     }  # fmt: skip
     write_json(out / "emoji_quality.json", result)
-    click.echo(json.dumps(result, indent=2))
+    page = docs / "emoji.md"
+    atomic_write(page, updated(page.read_text(encoding="utf-8"), {"drawn": table_of(result)}, COMMAND).encode())
+    click.echo(table_of(result))
 
 
 if __name__ == "__main__":

@@ -134,6 +134,17 @@ def train_one(name: str, arm: str, seed: int, tau: int | None, out: Path, looks:
     emoji.run(name, config, folder, device="cpu", quiet=True, origin=origin, hooks=[Hook(0, look, tuple(looks))])
 
 
+def tables_of(result: dict[str, Any]) -> dict[str, str]:
+    """Markdown of what the page shows, by the name of its place."""
+    import digits_report
+    import emoji_report
+
+    return {
+        "quality": emoji_report.quality_table(result["curves"], LOOKS),
+        "steps": digits_report.speed_table(result["steps_needed"], MATCHED, STEPS),
+    }
+
+
 @click.group()
 def main() -> None:
     """The study of alignment on emoji."""
@@ -185,11 +196,8 @@ def report(folder: Path, out: Path, page: Path) -> None:
     }  # fmt: skip
     write_json(out / "emoji_study.json", result)
     emoji_report.draw(result, out / "emoji_study.png")
-    tables = {
-        "quality": emoji_report.quality_table(found, LOOKS),
-        "steps": digits_report.speed_table(needed, MATCHED, STEPS),
-    }
-    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables, "emoji_study.py").encode())
+    tables = tables_of(result)
+    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables, "emoji_study.py report").encode())
     click.echo("\n".join(tables.values()))
 
 

@@ -120,8 +120,8 @@ def test_the_callback_can_cancel(pipe: Pipeline) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_stays_close(dtype: str, pipe: Pipeline) -> None:
     low = Pipeline.from_pretrained("sit-ti-digits", device="cpu", dtype=dtype)
-    wanted = pipe(classes=range(10), seeds=range(10)).pixels.astype(float)
-    got = low(classes=range(10), seeds=range(10)).pixels.astype(float)
+    wanted = pipe(classes=range(4), seeds=range(4)).pixels.astype(float)
+    got = low(classes=range(4), seeds=range(4)).pixels.astype(float)
     assert np.abs(got - wanted).mean() < 8, "of 255 grey levels"
 
 

@@ -106,7 +106,7 @@ def test_batches_move_the_last_bits_alone() -> None:
         assert abs(one[key]["value"] - many[key]["value"]) <= 1 / 150
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_share_the_work_and_change_no_byte(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(*FAST, "--num", "1100", out="one")
     monkeypatch.setenv("WORLD_SIZE", str(count))

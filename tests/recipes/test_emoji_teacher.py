@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,14 @@ def test_an_epoch_sees_other_names_in_another_order_and_other_captions(
         assert len({row % 19 for row in rows}) == 16, "every name at most once"
     assert len({tuple(row % 19 for row in rows) for rows in epochs}) == 3
     assert len({row // 19 for rows in epochs for row in rows}) > 40
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C; these tests hear it even so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:

@@ -105,6 +105,7 @@ def test_flops_of_a_joint_model_in_closed_form(changes: dict[str, Any]) -> None:
     assert cost.plain_flops == cost.aligned_flops == 2 * (3 * products - first)
 
 
+@pytest.mark.slow
 def test_the_papers_joint_model_with_dinov2() -> None:
     """Projector and losses see the image's 256 tokens alone."""
     cost = step_cost("mmdit_coco", {}, AlignmentConfig(), batch=8, precision="bf16", recompute=True)

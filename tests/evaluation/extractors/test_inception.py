@@ -46,7 +46,11 @@ def fidelity(inception_file: Path) -> Any:
     return FeatureExtractorInceptionV3("theirs", layers, feature_extractor_weights_path=str(inception_file))
 
 
-@pytest.fixture(scope="module", params=[64, 256, 512])
+# At ADM's size always; enlarged much and reduced where there is time.
+SIZES = [pytest.param(64, marks=pytest.mark.slow), 256, pytest.param(512, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=SIZES)
 def seen(request: pytest.FixtureRequest, inception: Inception, fidelity: Any) -> Seen:
     images, others = (random_images(SAMPLES, request.param, seed) for seed in (1, 2))
     with torch.inference_mode():
