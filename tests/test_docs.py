@@ -274,7 +274,8 @@ def test_the_teachers_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_recipes_of_emoji_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first emoji only, with the teacher that ships."""
     monkeypatch.chdir(tmp_path)
-    small = ["train.steps=2", "train.batch_size=4", "train.sample_every=0", "data.limit=20", "model.width=32"]
+    small = ["train.steps=2", "train.batch_size=4", "train.sample_every=0", "data.limit=20"]
+    small += ["model.width=32", "model.heads=2"]
     if "emoji_teacher" in command:
         recipe, options = train_emoji_teacher, ["--limit", "20", "--epochs", "1"]
     else:

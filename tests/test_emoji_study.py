@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,28 @@ def test_a_copy_is_far_nearer_to_one_name_than_to_all_others() -> None:
     assert copies(np.stack([plain(60)]), training, names).tolist() == [False], "48 from a, 140 from b"
 
 
+def test_the_table_of_a_checkpoints_quality() -> None:
+    from emoji_quality import table_of
+
+    ranks, real = {"top1": 0.5, "top5": 0.75}, {"top1": 0.9, "top5": 1.0}
+    spread = {"median": 0.2, "p10": 0.1, "p90": 0.3}
+    kinds = {
+        kind: {
+            "prompts": count,
+            "drawn": ranks,
+            "real": real,
+            "distance": spread,
+            "copies": 0.125,
+        }
+        for kind, count in (("seen", 512), ("held_out", 94))
+    }
+    table = table_of({"candidates": 1000, **kinds, "real_held_out": {"distance": spread, "copies": 0.0}})
+    assert "| drawn of names that are trained on | 512 | 50.0 % | 75.0 % | 0.200 (0.100, 0.300) | 12.5 % |" in table
+    assert "| real ones of these | 512 | 90.0 % | 100.0 % | 0 |  |" in table
+    assert "| real ones of these | 94 | 90.0 % | 100.0 % | 0.200 (0.100, 0.300) | 0.0 % |" in table
+    assert "| by chance | | 0.1 % | 0.5 % | | |" in table
+
+
 def test_tables_of_the_study() -> None:
     import digits_report
     import emoji_report
@@ -74,6 +97,7 @@ def test_every_run_of_the_study_is_planned_once_and_forks_come_last() -> None:
 def test_the_judge_asks_only_about_names_that_it_knows() -> None:
     """Seen names are trained on, held-out ones are not, and both are among the candidates."""
     from emoji_judge import Judge
+    from emoji_quality import classified, twenty_four
 
     from hastezoo.data.emoji import is_in
 
@@ -87,7 +111,29 @@ def test_the_judge_asks_only_about_names_that_it_knows() -> None:
     found = judge.retrieval(real, seen[:200])
     assert found["top1"] > 0.5 and found["top5"] > 0.8, "a judge that does not know the real pictures is none"
     assert judge.retrieval(wrong, seen[:200])["top5"] < 0.1, "and it is not content with any picture"
+    assert [classified(judge, prompt) for prompt in ("Rocket!", "flag: Japan", "purple rocket")] == [
+        "trained", "held out", "composed",
+    ]  # fmt: skip
+    prompts = twenty_four(judge, judge.everything.words)
+    assert [classified(judge, prompt) for prompt in prompts] == 12 * ["trained"] + 6 * ["composed"] + 6 * ["held out"]
     assert judge.likeness(real, seen[:200]).mean() > judge.likeness(wrong, seen[:200]).mean() + 0.2
+
+
+def test_the_page_holds_what_was_measured() -> None:
+    import emoji_quality
+    import emoji_study
+    from digits_study import updated
+
+    page = emoji_study.PAGE.read_text()
+    result = json.loads((emoji_study.RESULTS / "emoji_study.json").read_text())
+    tables = emoji_study.tables_of(result)
+    assert updated(page, tables, "emoji_study.py report") == page, "python benchmarks/emoji_study.py report"
+    assert tuple(result["settings"]["seeds"]) == emoji_study.SEEDS
+    assert set(result["curves"]) == {*emoji_study.ARMS, *(f"haste-{tau}" for tau in emoji_study.TAUS)}
+    assert all(np.shape(found["seen_error"]) == (2, len(found["steps"])) for found in result["curves"].values())
+    drawn = json.loads((emoji_study.RESULTS / "emoji_quality.json").read_text())
+    table = {"drawn": emoji_quality.table_of(drawn)}
+    assert updated(page, table, emoji_quality.COMMAND) == page, "python benchmarks/emoji_quality.py"
 
 
 @pytest.mark.slow
