@@ -6,6 +6,7 @@ Curves, crossings and cosines serve other studies as well (`emoji_report.py`).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,19 +110,25 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f} ± {_deviation(values):.{digits}f}"
 
 
+def table(found: dict[str, Any], at: tuple[int, ...], cell: Callable[[dict[str, Any], int], str]) -> str:
+    """Arm by arm, Markdown of `cell(curve, place)`, where `place` is that of a step in the curve."""
+    head = "| arm | " + " | ".join(f"{step} steps" for step in at) + " |\n|---|" + "---|" * len(at) + "\n"
+    rows = (
+        f"| {name_of(arm)} | " + " | ".join(cell(curve, curve["steps"].index(step)) for step in at) + " |"
+        for arm, curve in found.items()
+    )
+    return head + "\n".join(rows) + "\n"
+
+
 def quality_table(found: dict[str, Any], at: tuple[int, ...]) -> str:
     """Mean and deviation over seeds of both measures, arm by arm, as Markdown."""
-    head = "| arm | " + " | ".join(f"{step} steps" for step in at) + " |\n|---|" + "---|" * len(at) + "\n"
-    rows = []
-    for arm, curve in found.items():
-        cells = []
-        for step in at:
-            place = curve["steps"].index(step)
-            distance = _spread([values[place] for values in curve["frechet"]], 1)
-            share = 100 * np.mean([values[place] for values in curve["recognised"]])
-            cells.append(f"{distance}, {share:.1f} %")
-        rows.append(f"| {name_of(arm)} | " + " | ".join(cells) + " |")
-    return head + "\n".join(rows) + "\n"
+
+    def cell(curve: dict[str, Any], place: int) -> str:
+        distance = _spread([values[place] for values in curve["frechet"]], 1)
+        share = 100 * np.mean([values[place] for values in curve["recognised"]])
+        return f"{distance}, {share:.1f} %"
+
+    return table(found, at, cell)
 
 
 def speed_table(needed: dict[str, Any], at: tuple[int, ...], last: int = 2000) -> str:

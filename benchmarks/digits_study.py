@@ -14,17 +14,15 @@ support-vector classifier takes for the class asked for. Samples are drawn witho
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from dated import RESULTS, date_and_device
+from pages import updated
+from waves import train_in_waves
 
 STEPS = 2000
 LOOKS = (250, 375, 500, 625, 750, 1000, 1250, 1500, 2000)
@@ -35,6 +33,7 @@ SAMPLES, SOLVER_STEPS = 1000, 8
 MATCHED = (500, 750, 1000, 2000)  # of the plain model, whose quality others are to reach
 SHOWN = (500, 750, 1000, 2000)
 PAGE = Path(__file__).parent.parent / "docs" / "haste-on-a-laptop.md"
+COMMAND = "digits_study.py report"
 # The average of the recipe (0.999) would hold the initial weights for the first thousand steps.
 EMA_DECAY = 0.99
 
@@ -133,12 +132,7 @@ def train(out: Path, jobs: int, only: str | None) -> None:
         torch.set_num_threads(1)
         train_one(only, *plan[only], out)
         return
-    forks = [name for name, (_, _, tau) in plan.items() if tau is not None]
-    for wave in ([name for name in plan if name not in forks], forks):
-        with ThreadPoolExecutor(jobs) as pool:
-            for name, code in zip(wave, pool.map(lambda name: _spawn(name, out), wave), strict=True):
-                if code:
-                    raise click.ClickException(f"{name} ended with {code}; its output is in {out / name}.log")
+    train_in_waves(__file__, plan, out, jobs)
 
 
 @main.command()
@@ -164,7 +158,7 @@ def report(folder: Path, out: Path, page: Path) -> None:
     }  # fmt: skip
     write_json(out / "digits_study.json", result)
     digits_report.draw(result, out / "digits_study.png")
-    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables_of(result)).encode())
+    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables_of(result), COMMAND).encode())
     click.echo(digits_report.quality_table(found, SHOWN))
     click.echo(digits_report.speed_table(result["steps_needed"], MATCHED))
 
@@ -177,30 +171,6 @@ def tables_of(result: dict[str, Any]) -> dict[str, str]:
         "quality": digits_report.quality_table(result["curves"], SHOWN),
         "steps": digits_report.speed_table(result["steps_needed"], MATCHED),
     }
-
-
-def updated(text: str, tables: dict[str, str], command: str = "digits_study.py report") -> str:
-    """A page with the tables between its markers made anew."""
-    for name, table in tables.items():
-        start, end = f"<!-- {name}: `{command}` writes this table -->\n", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise click.ClickException(f"the page has no markers for the table of {name}")
-        text = f"{before}{start}\n{table}\n{end}{after}"
-    return text
-
-
-def _spawn(name: str, out: Path) -> int:
-    if (out / name / f"{name}.safetensors").exists():
-        return 0
-    out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "train", "--only", name, "--out", str(out)]
-    with (out / f"{name}.log").open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, env=environment, stdout=log, stderr=log).returncode
-    click.echo(f"{name}: {'done' if not code else f'failed with {code}'}")
-    return code
 
 
 if __name__ == "__main__":

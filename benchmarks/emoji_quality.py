@@ -23,6 +23,7 @@ import click
 import numpy as np
 from dated import RESULTS, date_and_device
 from emoji_judge import Judge, nearest
+from pages import updated
 
 SEEN = 512  # prompts of names that are trained on; of the held-out ones all whose words are known
 # Of a prompt that is copied, the nearest training picture is less than this share of the next one's distance away.
@@ -229,8 +230,6 @@ def seconds_of_eight() -> float:
 @click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Page and picture.")
 def main(weights: Path | None, folder: Path | None, out: Path, docs: Path) -> None:
     """Measure the checkpoint of emoji."""
-    from digits_study import updated
-
     from hastezoo.files import atomic_write, write_json
     from hastezoo.pipeline import Pipeline
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digits_report import COLOURS, ENDS, NAMES, draw_cosines, name_of
+from digits_report import COLOURS, ENDS, NAMES, draw_cosines, name_of, table
 
 # Of each look, and decimals: what is drawn of seen and of held-out names, and the loss on pictures that nobody saw.
 MEASURES = (
@@ -24,17 +24,12 @@ def of(values: list[list[float]], place: int) -> tuple[float, float]:
 
 def quality_table(found: dict[str, Any], at: tuple[int, ...]) -> str:
     """The distance to the real picture and retrieval of seen names, arm by arm, as Markdown."""
-    head = "| arm | " + " | ".join(f"{step} steps" for step in at) + " |\n|---|" + "---|" * len(at) + "\n"
-    rows = []
-    for arm, curve in found.items():
-        cells = []
-        for step in at:
-            place = curve["steps"].index(step)
-            error, spread = of(curve[FALLING], place)
-            share, _ = of(curve["seen_top1"], place)
-            cells.append(f"{error:.3f} ± {spread:.3f}, {100 * share:.1f} %")
-        rows.append(f"| {name_of(arm)} | " + " | ".join(cells) + " |")
-    return head + "\n".join(rows) + "\n"
+
+    def cell(curve: dict[str, Any], place: int) -> str:
+        error, spread = of(curve[FALLING], place)
+        return f"{error:.3f} ± {spread:.3f}, {100 * of(curve['seen_top1'], place)[0]:.1f} %"
+
+    return table(found, at, cell)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -11,17 +11,15 @@ another split of pictures and names, and the real pictures themselves.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from dated import RESULTS, date_and_device
+from pages import updated
+from waves import train_in_waves
 
 STEPS = 1000
 LOOKS = (250, 375, 500, 750, 1000)
@@ -33,6 +31,7 @@ SOLVER_STEPS, CFG = 8, 3.0
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the denoising loss on pictures that nobody trains on
 MATCHED = (500, 750, 1000)  # of the plain model, whose quality others are to reach
 PAGE = Path(__file__).parent.parent / "docs" / "emoji.md"
+COMMAND = "emoji_study.py report"
 EMA_DECAY = 0.99  # the recipe's would hold the initial weights for too long
 
 
@@ -163,12 +162,7 @@ def train(out: Path, jobs: int, only: str | None) -> None:
         torch.set_num_threads(1)
         train_one(only, *plan[only], out)
         return
-    forks = [name for name, (_, _, tau) in plan.items() if tau is not None]
-    for wave in ([name for name in plan if name not in forks], forks):
-        with ThreadPoolExecutor(jobs) as pool:
-            for name, code in zip(wave, pool.map(lambda name: _spawn(name, out), wave), strict=True):
-                if code:
-                    raise click.ClickException(f"{name} ended with {code}; its output is in {out / name}.log")
+    train_in_waves(__file__, plan, out, jobs)
 
 
 @main.command()
@@ -179,7 +173,6 @@ def report(folder: Path, out: Path, page: Path) -> None:
     """Say what the runs found."""
     import digits_report
     import emoji_report
-    from digits_study import updated
 
     from hastezoo.files import atomic_write, write_json
 
@@ -197,20 +190,8 @@ def report(folder: Path, out: Path, page: Path) -> None:
     write_json(out / "emoji_study.json", result)
     emoji_report.draw(result, out / "emoji_study.png")
     tables = tables_of(result)
-    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables, "emoji_study.py report").encode())
+    atomic_write(page, updated(page.read_text(encoding="utf-8"), tables, COMMAND).encode())
     click.echo("\n".join(tables.values()))
-
-
-def _spawn(name: str, out: Path) -> int:
-    if (out / name / f"{name}.safetensors").exists():
-        return 0
-    out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "train", "--only", name, "--out", str(out)]
-    with (out / f"{name}.log").open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, env=environment, stdout=log, stderr=log).returncode
-    click.echo(f"{name}: {'done' if not code else f'failed with {code}'}")
-    return code
 
 
 if __name__ == "__main__":

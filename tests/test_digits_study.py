@@ -79,7 +79,9 @@ def test_the_page_holds_what_was_measured(benchmarks: tuple[Any, Any]) -> None:
     study, _ = benchmarks
     result = json.loads((study.RESULTS / "digits_study.json").read_text())
     page = study.PAGE.read_text()
-    assert study.updated(page, study.tables_of(result)) == page, "python benchmarks/digits_study.py report"
+    assert study.updated(page, study.tables_of(result), study.COMMAND) == page, (
+        "python benchmarks/digits_study.py report"
+    )
     assert tuple(result["settings"]["seeds"]) == study.SEEDS and result["settings"]["steps"] == study.STEPS
     arms = {"none", "repa", "attention", "haste-never", *(f"haste-{tau}" for tau in study.TAUS)}
     assert set(result["curves"]) == arms

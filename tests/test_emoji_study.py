@@ -122,12 +122,12 @@ def test_the_judge_asks_only_about_names_that_it_knows() -> None:
 def test_the_page_holds_what_was_measured() -> None:
     import emoji_quality
     import emoji_study
-    from digits_study import updated
+    from pages import updated
 
     page = emoji_study.PAGE.read_text()
     result = json.loads((emoji_study.RESULTS / "emoji_study.json").read_text())
     tables = emoji_study.tables_of(result)
-    assert updated(page, tables, "emoji_study.py report") == page, "python benchmarks/emoji_study.py report"
+    assert updated(page, tables, emoji_study.COMMAND) == page, "python benchmarks/emoji_study.py report"
     assert tuple(result["settings"]["seeds"]) == emoji_study.SEEDS
     assert set(result["curves"]) == {*emoji_study.ARMS, *(f"haste-{tau}" for tau in emoji_study.TAUS)}
     assert all(np.shape(found["seen_error"]) == (2, len(found["steps"])) for found in result["curves"].values())
