@@ -76,38 +76,6 @@ def test_the_pipeline_is_the_sum_of_its_parts(pipe: Pipeline, states: list[torch
     assert torch.equal(x, states[0])
 
 
-def test_prompts_and_seeds_are_zipped_and_one_is_broadcast(pipe: Pipeline) -> None:
-    several = pipe(prompts=["a cat", "a bus"], seeds=[4, 5], steps=1)
-    assert several.prompts == ["a cat", "a bus"] and several.labels == [] and several.seeds == [4, 5]
-    assert several.pixels.shape == (2, 8, 8, 3)
-    assert pipe(prompts="a cat", seeds=[4, 5], steps=1).prompts == ["a cat", "a cat"]
-    assert pipe(prompts=["a  cat\n", "hats"], steps=1).prompts == ["a cat", "hats"]
-
-
-def test_an_image_is_the_same_alone_and_in_a_batch(pipe: Pipeline, states: list[torch.Tensor]) -> None:
-    prompts = ["a cat", "a red bus", "", "two hats", "a cat"]
-    pipe(prompts=prompts, seeds=range(5), batch_size=5, **SETTINGS)
-    pipe(prompts=prompts, seeds=range(5), batch_size=2, **SETTINGS)
-    together, parts = states[0], torch.cat(states[1:])
-    assert (together - parts).abs().max() < 1e-4
-    assert (together[0] - together[4]).abs().max() > 0.1, "one prompt, two seeds"
-
-
-def test_prompts_and_negative_prompts_matter_and_no_text_is_no_guidance(
-    pipe: Pipeline, states: list[torch.Tensor]
-) -> None:
-    for prompt, negative, cfg in (
-        ("a cat", "", 2.0), ("a bus", "", 2.0), ("a cat", "a bus", 2.0), ("a cat", "a bus", 1.0), ("a cat", "", 1.0),
-        ("", "", 2.0), ("", "", 1.0),
-    ):  # fmt: skip
-        pipe(prompts=prompt, seeds=[3], negative=negative, steps=3, cfg=cfg)
-    cat, bus, away, unguided_away, unguided, empty, empty_unguided = states
-    for other in (bus, away, unguided, empty):
-        assert (cat - other).abs().max() > 1e-3
-    assert torch.equal(unguided_away, unguided), "without guidance there is nothing to lead away from"
-    assert torch.allclose(empty, empty_unguided, atol=1e-5)
-
-
 def test_the_same_known_words_are_the_same_images(pipe: Pipeline) -> None:
     def pixels(prompt: str) -> np.ndarray:
         return pipe(prompts=prompt, seeds=[5], steps=3).pixels

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 import hastezoo
-from hastezoo.cli.main import main
+from tests.cli.prompted import images, record, refused, run
 from tests.clip import save_clip
 from tests.text_models import write_text_checkpoint
 
@@ -29,31 +29,10 @@ def checkpoint(
     monkeypatch.chdir(tmp_path / "work")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["sample", *arguments])
-
-
 def made(*arguments: str) -> Result:
     result = run(*FAST, *arguments)
     assert result.exit_code == 0, result.output
     return result
-
-
-def refused(*arguments: str) -> str:
-    """The one line of an error; nothing is left behind."""
-    result = run(*arguments)
-    assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
-    assert not list(Path().iterdir())
-    return result.output
-
-
-def record(folder: str = "x") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((Path(folder) / "samples.json").read_text())
-    return content
-
-
-def images(folder: str = "x") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("0*"))}
 
 
 def test_prompts_times_seeds_in_the_order_given() -> None:

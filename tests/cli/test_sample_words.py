@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 import hastezoo
 from hastezoo.cli.main import main
 from hastezoo.zoo.modelfile import save_model
+from tests.cli.prompted import images, record, refused, run
 from tests.word_models import random_words, write_word_checkpoint
 
 FAST = ("--model", "tiny-words", "--steps", "2", "--device", "cpu")
@@ -27,31 +27,10 @@ def checkpoint(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path / "work")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["sample", *arguments])
-
-
 def made(*arguments: str) -> Result:
     result = run(*FAST, *arguments)
     assert result.exit_code == 0, result.output
     return result
-
-
-def refused(*arguments: str) -> str:
-    """The one line of an error; nothing is left behind."""
-    result = run(*arguments)
-    assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
-    assert not list(Path().iterdir())
-    return result.output
-
-
-def record(folder: str = "x") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((Path(folder) / "samples.json").read_text())
-    return content
-
-
-def images(folder: str = "x") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("0*"))}
 
 
 def test_prompts_times_seeds_in_the_order_given() -> None:
