@@ -6,7 +6,8 @@
 
 Both learn which name belongs to which picture. The teacher sees what its students see and nothing more: the names that
 are not held out. The judge learns from another split: all names that are held out, and half of the others. The two that
-ship beside the recipes, `recipes/teachers/emoji-vit` and `emoji-judge`, were made by these commands.
+ship beside the recipes, `recipes/teachers/emoji-vit` and `emoji-judge`, were made by these commands, the judge in 150
+epochs (`--epochs 150`).
 
 It takes some minutes on two CPU cores. Ctrl-C keeps the last epoch; the same command goes on from it.
 """
