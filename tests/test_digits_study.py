@@ -48,6 +48,7 @@ def test_steps_needed_are_paired_by_seed(benchmarks: tuple[Any, Any]) -> None:
     assert "| REPA | 10.0 ± 0.0, 50.0 % |" in report.quality_table(found, (100,))
 
 
+@pytest.mark.slow
 def test_a_run_and_its_fork(benchmarks: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve steps, judged on the way; the fork leaves at step 8 and its curve begins with what it left."""
     study, report = benchmarks

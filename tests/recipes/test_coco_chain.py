@@ -1,5 +1,5 @@
-"""From captioned images to a measured model of text, with the real commands: prepare, inspect, train with HASTE by two
-processes over gloo, kill, resume, export, sample, measure raw pixels. Everything but training is in this process.
+"""From captioned images to a measured model of text, with the real commands: prepare, inspect, train with HASTE,
+export, sample, measure raw pixels; and, where there is time, two processes over gloo that are killed and go on.
 """
 
 from __future__ import annotations
@@ -80,8 +80,16 @@ def data(coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path_fact
 
 @pytest.fixture(scope="module")
 def trained(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Beyond the end of alignment, with a grid."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    pictures = ("train.sample_every=8", "grid.steps=2", "grid.images=6")
+    result = train(data, teacher, out, f"train.steps={END + 2}", *pictures)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def trained_by_several(data: Path, teacher: Path, out: Path) -> None:
     """By two processes that were killed, by two that went on, and at last by one."""
-    out = tmp_path_factory.mktemp("runs") / "killed"
     process = two_processes(*arguments(data, teacher, out, "train.steps=100000"))
     checkpoint, deadline = out / "checkpoints" / "step-00000004.pt", time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -93,24 +101,23 @@ def trained(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory)
         killed = newest(out)
     process = two_processes(*arguments(data, teacher, out, f"train.steps={killed + 3}", "train.workers=1"))
     assert process.wait(120) == 0 and newest(out) == killed + 3
-    pictures = ("train.sample_every=100", "grid.steps=2", "grid.images=6")
     quick = ("evaluation.every=100", "evaluation.images=12", "evaluation.features=pixels", "evaluation.steps=2")
-    result = train(data, teacher, out, f"train.steps={killed + 6}", *pictures)
+    result = train(data, teacher, out, f"train.steps={killed + 6}")
     assert result.exit_code == 0, result.output
     refused = train(data, teacher, out, f"train.steps={killed + 7}", *quick)
     assert refused.exit_code == 2 and "768" in refused.output, "12 images are too few for 768 values a pixel image"
-    return out
 
 
-def test_the_loss_curve_does_not_depend_on_processes_or_stops(
-    trained: Path, data: Path, teacher: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_the_loss_curve_does_not_depend_on_processes_or_stops(data: Path, teacher: Path, tmp_path: Path) -> None:
     """Captions, latents, noise and dropped captions of a sample are the same whoever draws it, and whenever; and the
     attention loss is on until alignment ends."""
-    steps = newest(trained)
+    out = tmp_path / "killed"
+    trained_by_several(data, teacher, out)
+    steps = newest(out)
     result = train(data, teacher, tmp_path / "whole", f"train.steps={steps}")
     assert result.exit_code == 0, result.output
-    broken, whole = losses(trained), losses(tmp_path / "whole")
+    broken, whole = losses(out), losses(tmp_path / "whole")
     assert list(broken) == list(whole) == list(range(1, steps + 1))
     for step in whole:
         assert len(whole[step]) == (5 if step <= END else 3)

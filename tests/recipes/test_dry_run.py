@@ -21,7 +21,7 @@ from tests.recipes.manifests import write_manifest
 RECIPES = {name: recipe for recipe in ("imagenet256", "imagenet512") for name in checkpoints(recipe)}
 # Every size but one, every method and both resolutions; a step of the others takes as long to count, and follows from
 # the same closed forms.
-QUICK = ("sit-s", "sit-b", "sit-b-repa", "sit-b-haste", "sit-l", "sit-xl-haste-512")
+QUICK = ("sit-s", "sit-b-repa", "sit-b-haste", "sit-xl-haste-512")
 PHOTOGRAPHS = 1_281_167  # of ImageNet's training set
 H100 = 989.5e12  # FLOP/s in bfloat16, by its data sheet
 SIZES = {"s": (12, 384, 6), "b": (12, 768, 12), "l": (24, 1024, 16), "xl": (28, 1152, 16)}  # depth, width, heads

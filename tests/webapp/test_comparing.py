@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import time
@@ -69,14 +70,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return ticket.result
 
 
-def direct(place: int, seen: list[StepInfo] | None = None) -> Any:
-    """What the pipeline draws with the settings of a column."""
-    given = dict(SAMPLERS[place])
+@functools.cache
+def direct(place: int) -> tuple[Any, list[StepInfo]]:
+    """What the pipeline draws with the settings of a column, and its steps."""
+    given, seen = dict(SAMPLERS[place]), list[StepInfo]()
     model, low, high = given.pop("model"), given.pop("low", 0.0), given.pop("high", 1.0)
     pipe = Pipeline.from_pretrained(model, device="cpu")
-    callback = seen.append if seen is not None else None
     classes, seeds = [3] * 5 + [7] * 5, [*range(11, 16)] * 2
-    return pipe(classes=classes, seeds=seeds, interval=(low, high), callback=callback, **given)
+    return pipe(classes=classes, seeds=seeds, interval=(low, high), callback=seen.append, **given), seen
 
 
 def read_all(files: list[Path]) -> np.ndarray:
@@ -85,7 +86,7 @@ def read_all(files: list[Path]) -> np.ndarray:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_every_column_is_what_the_pipeline_draws(compared: Comparison, place: int) -> None:
-    column, wanted = compared.columns[place], direct(place)
+    column, (wanted, _) = compared.columns[place], direct(place)
     assert np.array_equal(read_all(column.drawn.files), wanted.pixels)
     assert (column.letter, column.drawn.request.model) == ("ABC"[place], SAMPLERS[place]["model"])
     assert (column.drawn.evaluations, column.drawn.passes) == (wanted.evaluations, wanted.passes)
@@ -101,8 +102,7 @@ def bytes_of(x: torch.Tensor, rounding: str) -> np.ndarray:
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["x", "clean"])
 def test_frames_are_the_states_of_a_direct_run(compared: Comparison, place: int, kind: str) -> None:
-    seen: list[StepInfo] = []
-    wanted = direct(place, seen)
+    wanted, seen = direct(place)
     stride = -(-len(seen) // comparing.PIXEL_FRAMES)
     kept = seen[::stride]
     film = compared.columns[place].film
