@@ -16,6 +16,9 @@ DEV := $(ENV)/.hastezoo-dev
 
 sample: $(BASE)
 	$(BIN)/python -m hastezoo sample -n 10 $(foreach class,0 1 2 3 4 5 6 7 8 9,--class $(class)) --trajectory
+	$(BIN)/python -m hastezoo sample --model mmdit-ti-emoji-haste --prompt "red apple" --prompt "cat face" \
+		--prompt "red heart" --prompt "flag: France" --prompt "smiling cat face" --prompt "crying dog face" \
+		--prompt "purple star" --prompt "blue apple"
 
 test: $(DEV) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile

@@ -101,7 +101,7 @@ class EmojiConfig(BaseModel):
     }  # fmt: skip
     data: EmojiData = EmojiData()
     train: TrainConfig = TrainConfig(
-        steps=10_000,
+        steps=9_000,
         batch_size=64,
         optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.01, warmup_steps=200),
         ema_decay=0.999,

@@ -52,6 +52,23 @@ def test_numbers_stand_beside_the_picture(document: str, measured: dict[str, Any
     assert f"{measured['candidates']:,}" in text
 
 
+def test_the_page_says_what_was_measured_of_the_pictures(measured: dict[str, Any]) -> None:
+    text, seen, held_out = words_of("docs/emoji.md"), measured["seen"], measured["held_out"]
+    own, copied = percent(seen["nearest_is_own_name"]), percent(seen["copies"])
+    drawn, real = percent(seen["drawn"]["top1"]), percent(seen["real"]["top1"])
+    assert f"Of seen names {drawn} of the pictures are nearest to their own name, of the real ones {real}." in text
+    assert f"of {own} the nearest training picture is that of their own name" in text and f"{copied} are copies" in text
+    assert own in words_of("MODEL_CARD.md")
+    assert f"**Of held-out names** {percent(held_out['drawn']['top1'])} are nearest" in text
+    assert f"{percent(held_out['drawn']['top5'])} to one of five" in text
+    unseen = measured["real_that_the_judge_never_saw"]
+    assert f"Of {unseen['count']} real pictures that it never saw" in text
+    assert f"{percent(unseen['top1'])} among {unseen['count'] + measured['candidates']:,} names" in text
+    assert f"({percent(unseen['top5'])} among five)" in text
+    visits = EmojiConfig().train.steps * EmojiConfig().train.batch_size / 1670
+    assert f"{visits:.0f} visits to each name" in text
+
+
 def test_the_picture_shows_two_dozen_labelled_prompts(measured: dict[str, Any]) -> None:
     kinds = [one["kind"] for one in measured["grid"]]
     assert kinds == 12 * ["trained"] + 6 * ["composed"] + 6 * ["held out"]
