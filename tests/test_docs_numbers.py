@@ -177,7 +177,7 @@ def test_training_page_holds_the_table_of_costs() -> None:
         assert row in pages["text" if find_card(name).text else "training"], name
 
 
-@pytest.mark.parametrize("name", ["sit-s", "sit-b-haste", "mmdit-coco-haste"])
+@pytest.mark.parametrize("name", ["sit-s", "sit-b-haste", pytest.param("mmdit-coco-haste", marks=pytest.mark.slow)])
 def test_costs_are_what_the_dry_run_says(name: str) -> None:
     """Two of them, so that the table is not out of date; all dry runs are tested beside the recipes."""
     from hastezoo.recipes.dry_run import Machine, as_json, plan

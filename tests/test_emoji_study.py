@@ -93,6 +93,7 @@ def test_every_run_of_the_study_is_planned_once_and_forks_come_last() -> None:
     assert set(emoji_study.TAUS) <= set(emoji_study.LOOKS) and emoji_study.LOOKS[-1] == emoji_study.STEPS
 
 
+@pytest.mark.slow
 @needs_emoji
 def test_the_judge_asks_only_about_names_that_it_knows() -> None:
     """Seen names are trained on, held-out ones are not, and both are among the candidates."""

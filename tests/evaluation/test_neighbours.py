@@ -246,6 +246,7 @@ print(before, found.precision, found.recall)
 """
 
 
+@pytest.mark.slow
 def test_no_matrix_of_all_distances_is_held() -> None:
     output, peak = run_measured(MEASURED, "3000", "12000", "16")
     before, precision, recall = map(float, output.split())
