@@ -235,8 +235,6 @@ def main(weights: Path | None, folder: Path | None, out: Path, docs: Path) -> No
 
     pipeline, judge = Pipeline.from_pretrained("mmdit-ti-emoji-haste", weights=weights), Judge(folder)
     looks = look(pipeline, judge, twenty_four(judge, pipeline.config.words))
-    draw_grid(looks, docs / "images" / "emoji.png")
-    draw_nearest(looks, out / "emoji_quality.png")
     pictures = ("drawn", "nearest", "real")
     result = {
         "model": pipeline.card.name, "weights_sha256": pipeline.weights_sha256, **date_and_device(),
@@ -244,6 +242,9 @@ def main(weights: Path | None, folder: Path | None, out: Path, docs: Path) -> No
         "grid": [{key: value for key, value in one.items() if key not in pictures} for one in looks],
         "seconds_of_eight": seconds_of_eight() if weights is None else None,
     }  # fmt: skip
+    # All at the end: what is stopped before leaves the pictures and the numbers of one checkpoint together.
+    draw_grid(looks, docs / "images" / "emoji.png")
+    draw_nearest(looks, out / "emoji_quality.png")
     write_json(out / "emoji_quality.json", result)
     page = docs / "emoji.md"
     atomic_write(page, updated(page.read_text(encoding="utf-8"), {"drawn": table_of(result)}, COMMAND).encode())
