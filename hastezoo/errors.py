@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
+REQUEUE = 75  # exit code of a command that a scheduler stopped and may start again (EX_TEMPFAIL of sysexits.h)
+
+
 class UserError(Exception):
     """Something the user can mend. The CLI prints it as one line and exits with `exit_code`."""
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,4 +78,7 @@ def alone_in(folder: Path, doing: str, patience: float = PATIENCE) -> Iterator[N
 def remove_partials(folder: Path) -> None:
     """Remove what a killed process left half-written in `folder`."""
     for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

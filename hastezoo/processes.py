@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Of collectives. Heartbeats tell sooner and better who is missing, and a quick FID may keep all others waiting.
+PATIENCE = datetime.timedelta(hours=24)
+
+
+class _Quiet:
+    def at(self, step: int, doing: str) -> None: ...
+    def unhurried(self, doing: str) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext()
+
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is, and where it computes."""
+    """Which process this is, and where it computes.
+
+    Attributes:
+        heart: Tells the others how far this process is, and watches them.
+    """
 
     rank: int
     count: int
     device: torch.device
+    heart: Any = _Quiet()  # noqa: RUF009
 
     @property
     def main(self) -> bool:
@@ -35,7 +54,23 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
-        return flag if self.count == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+        return self.most(int(flag)) > 0
+
+    def most(self, value: int) -> int:
+        """The largest of the processes' numbers. CPUs ask each other, so that no GPU waits."""
+        if self.count == 1:
+            return value
+        answer = torch.tensor(value)
+        dist.all_reduce(answer, dist.ReduceOp.MAX)
+        return int(answer)
+
+    def from_main(self, value: Any) -> Any:
+        """What the main process has, on every process; a small plain value."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -43,17 +78,24 @@ class Processes:
             dist.barrier()
 
 
-def join_processes(device: torch.device) -> Processes:
-    """Join what torchrun started (gloo on the CPU, NCCL on CUDA), or run alone."""
+def join_processes(device: torch.device, *, silence: float = 60.0, stall: float = 900.0) -> Processes:
+    """Join what torchrun started (gloo on the CPU, NCCL on CUDA), or run alone.
+
+    Args:
+        device: Where this process computes; of CUDA each takes the GPU of its number.
+        silence, stall: Seconds without a sign of life from a process, or without a step of any, that end the job.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes(0, 1, device)
     _end_with_launcher()
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Processes(dist.get_rank(), count, device)
+    heart = _Quiet()
+    # Beside NCCL gloo, by which CPUs agree on things.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Processes(dist.get_rank(), count, device, heart)
 
 
 def share_of_processes(device: torch.device) -> Processes:
@@ -79,6 +121,15 @@ def _end_with_launcher() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_launcher() -> None:
+    """Have torchrun end, of whose workers this is the first; nothing where none started it.
+
+    It would take workers that were stopped, and say so by their exit code, for failed ones, and start them again.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") == "0":
+        os.kill(os.getppid(), signal.SIGTERM)
 
 
 def leave_processes() -> None:

@@ -142,11 +142,9 @@ def assemble(checkpoint: str, config: DigitsConfig, out: Path, processes: Proces
     return Parts(model, samples, alignment, record, hooks, seen.num_classes)
 
 
-def run(checkpoint: str, config: DigitsConfig, out: Path, **options: Any) -> bool:
-    """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s."""
-    return running.run(
-        checkpoint, config, out, lambda processes: assemble(checkpoint, config, out, processes), **options
-    )
+def run(checkpoint: str, config: DigitsConfig, out: Path, **options: Any) -> None:
+    """Train into `out`, going on if it holds a run, until it is finished. Options and errors are `running.run`'s."""
+    running.run(checkpoint, config, out, lambda processes: assemble(checkpoint, config, out, processes), **options)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -171,10 +169,7 @@ def main(
     checkpoint = checkpoint or (f"{PLAIN}-{arm}" if arm else next(iter(CHECKPOINTS)))
     config = DigitsConfig(alignment=ARMS[arm or CHECKPOINTS[checkpoint]])
     out = out or Path("runs") / checkpoint
-    if not run(
-        checkpoint, configure(config, file, settings), out, device=device, fresh=fresh, quiet=quiet, origin=origin
-    ):
-        raise SystemExit(130)
+    run(checkpoint, configure(config, file, settings), out, device=device, fresh=fresh, quiet=quiet, origin=origin)
 
 
 if __name__ == "__main__":

@@ -193,12 +193,12 @@ def assemble(config: EmojiConfig, samples: EmojiImages, out: Path, processes: Pr
     return Parts(model, samples, alignment, record, hooks, null)
 
 
-def run(checkpoint: str, config: EmojiConfig, out: Path, **options: Any) -> bool:
-    """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s."""
+def run(checkpoint: str, config: EmojiConfig, out: Path, **options: Any) -> None:
+    """Train into `out`, going on if it holds a run, until it is finished. Options and errors are `running.run`'s."""
     samples = open_data(config)
     data = config.data.model_copy(update={"fingerprint": samples.fingerprint})
     config = config.model_copy(update={"data": data, "model": {**config.model, "words": samples.words}})
-    return running.run(checkpoint, config, out, lambda processes: assemble(config, samples, out, processes), **options)
+    running.run(checkpoint, config, out, lambda processes: assemble(config, samples, out, processes), **options)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -223,10 +223,7 @@ def main(
     checkpoint = CHECKPOINT if arm == "haste" else f"mmdit-ti-emoji-{arm}"
     config = EmojiConfig(alignment=ARMS[arm], data=EmojiData(font=font, names=names))
     out = out or Path("runs") / checkpoint
-    if not run(
-        checkpoint, configure(config, file, settings), out, device=device, fresh=fresh, quiet=quiet, origin=origin
-    ):
-        raise SystemExit(130)
+    run(checkpoint, configure(config, file, settings), out, device=device, fresh=fresh, quiet=quiet, origin=origin)
 
 
 if __name__ == "__main__":

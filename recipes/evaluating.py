@@ -76,7 +76,8 @@ def quick_fid(
 
     def call(run: Run) -> None:
         if not made:
-            made.append(pipeline_of(run.ema.model))
+            assert run.average is not None
+            made.append(pipeline_of(run.average))
         run.evaluated(**{name: measure(made[0], drawn), "images": config.images})
 
-    return [Hook(config.every, call)]
+    return [Hook(config.every, call, doing="measuring a quick FID")]

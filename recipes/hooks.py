@@ -45,7 +45,8 @@ def sample_grids(
 
     def call(run: Run) -> None:
         if not made:
-            made.append(pipeline_of(run.ema.model))
+            assert run.average is not None
+            made.append(pipeline_of(run.average))
         asked: dict[str, Any] = {"prompts" if made[0].conditions.text else "classes": list(shown)}
         output = made[0](seeds=list(seeds), **asked, **settings)
         sheet = pictures.grid(output.pixels, columns=columns, captions=output.prompts or None)
@@ -54,7 +55,7 @@ def sample_grids(
         atomic_write(path, pictures.encode(sheet, "png"))
         run.show("samples", path)
 
-    return Hook(every, call)
+    return Hook(every, call, doing="drawing samples")
 
 
 def diagnoses(

@@ -312,8 +312,8 @@ def _drawing(card: Card, conditions: Conditions, processes: Processes) -> Callab
     return pipeline_of
 
 
-def run(recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> bool:
-    """Train into `out`, going on if it holds a run; True when finished. Options and errors are `running.run`'s.
+def run(recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> None:
+    """Train into `out`, going on if it holds a run, until it is finished. Options and errors are `running.run`'s.
 
     Raises:
         UserError: If the model does not fit the data, or the run in `out` began with other data.
@@ -322,6 +322,6 @@ def run(recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **option
 
     assert config.data.path is not None
     config = with_data(config, Manifest.read(config.data.path), out, fresh=bool(options.get("fresh")))
-    return running.run(
+    running.run(
         checkpoint, config, out, lambda processes: assemble(recipe, checkpoint, config, out, processes), **options
     )

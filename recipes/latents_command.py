@@ -88,8 +88,7 @@ def run_command(recipe: str, default: str, options: dict[str, Any]) -> None:
     out = options["out"] or Path("runs") / "-".join([card.name, *options["variants"]])
     _check_resume(options["resume"], out, options["fresh"])
     keys = ("device", "fresh", "quiet", "origin")
-    if not latents.run(recipe, card.name, config, out, **{key: options[key] for key in keys}):
-        raise SystemExit(130)
+    latents.run(recipe, card.name, config, out, **{key: options[key] for key in keys})
 
 
 def _chosen(cards: dict[str, Card], recipe: str, name: str) -> Card:

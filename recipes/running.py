@@ -86,8 +86,8 @@ def run(
     quiet: bool = False,
     origin: Path | None = None,
     hooks: Sequence[Hook] = (),
-) -> bool:
-    """Train into `out`, going on if it holds a run (or with `fresh` discarding it); True when finished.
+) -> None:
+    """Train into `out`, going on if it holds a run (or with `fresh` discarding it), until it is finished.
 
     Args:
         checkpoint: The name that the result gets.
@@ -98,16 +98,19 @@ def run(
 
     Raises:
         UserError: If the settings do not fit, the folder cannot be written, or the loss is not finite.
+        SystemExit: If a signal stopped it: 130 after Ctrl-C, 75 (`REQUEUE`) where a scheduler did.
     """
     from hastezoo.devices import find_device
-    from hastezoo.processes import join_processes, leave_processes
+    from hastezoo.processes import end_launcher, join_processes, leave_processes
     from hastezoo.sampling.interpolants import Linear
     from hastezoo.training.checkpoints import Checkpoints, check_origin, fork
     from hastezoo.training.loop import train
     from hastezoo.training.objective import Objective
 
     settings: Any = config
-    processes, new, held = join_processes(find_device(device)), False, ExitStack()
+    parallel = settings.train.parallel
+    processes = join_processes(find_device(device), silence=parallel.silence, stall=parallel.stall)
+    new, held = False, ExitStack()
     try:
         parts = assemble(processes)
         if origin is not None and (fresh or not Checkpoints(out / "checkpoints").paths()):
@@ -130,7 +133,6 @@ def run(
         )
         if processes.main:
             _conclude(checkpoint, settings.architecture, out, outcome, quiet)
-        return outcome.finished
     except UserError:
         # A run that never began (no such teacher, say) leaves no claim that the mended command would run into.
         begun = (out / "metrics.jsonl").exists() or Checkpoints(out / "checkpoints").paths()
@@ -140,6 +142,9 @@ def run(
     finally:
         held.close()
         leave_processes()
+    if not outcome.finished:
+        end_launcher()
+        raise SystemExit(outcome.stop.exit_code)
 
 
 def _conclude(checkpoint: str, architecture: str, out: Path, outcome: Any, quiet: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hastezoo.training.checkpoints import Checkpoints
+from tests.stored import newest as newest_state
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +69,7 @@ def test_a_run_and_its_fork(benchmarks: tuple[Any, Any], tmp_path: Path, monkeyp
     assert found["haste-8"]["steps"] == [4, 12]
     assert found["haste-8"]["frechet"][0][0] == found["haste-never"]["frechet"][0][0]
     assert found["haste-8"]["frechet"][0][1] != found["haste-never"]["frechet"][0][1]
-    state = Checkpoints(tmp_path / "haste-8-0" / "checkpoints").load_latest()
+    state = newest_state(tmp_path / "haste-8-0")
     assert state is not None and state["alignment"]["ended_at"] == 8
     looked = report.trigger(tmp_path, (0,), threshold=2.0)
     assert looked["steps"] == [6, 12] and looked["would_end"] == [6]

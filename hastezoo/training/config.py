@@ -8,9 +8,9 @@ import shutil
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hastezoo.errors import UserError, explain, nearest
 from hastezoo.files import LOCK, write_json
@@ -39,6 +39,39 @@ class TimeLaw(_Strict):
     std: float = Field(1.0, gt=0)
 
 
+class ParallelConfig(_Strict):
+    """How a run is spread over its processes. The steps are the same, so all of it may change when a run goes on.
+
+    Attributes:
+        engine: ddp, a copy of everything on each process; or fsdp (FSDP2), of which each holds a share.
+        shards: Of fsdp: processes that hold one copy together, such as the GPUs of a node (hybrid sharding); None for
+            all processes.
+        checkpoints: One file, which the main process writes while the others wait; or sharded, a folder that all
+            write while training goes on. auto is one file with ddp, and sharded with fsdp.
+        silence: Seconds without a sign of life from a process, after which the job ends.
+        stall: Seconds without a finished step, after which it does.
+    """
+
+    engine: Literal["ddp", "fsdp"] = "ddp"
+    shards: int | None = Field(None, ge=2)
+    checkpoints: Literal["auto", "file", "sharded"] = "auto"
+    silence: float = Field(60.0, gt=0)
+    stall: float = Field(900.0, gt=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.engine == "ddp" and self.shards is not None:
+            raise ValueError(f"shards = {self.shards} is for engine = fsdp; with ddp every process has a copy of all")
+        if self.engine == "fsdp" and self.checkpoints == "file":
+            raise ValueError("checkpoints = file would gather on one process what fsdp has spread; take sharded")
+        return self
+
+    @property
+    def sharded_checkpoints(self) -> bool:
+        """Whether a checkpoint is a folder."""
+        return self.checkpoints == "sharded" or (self.checkpoints == "auto" and self.engine == "fsdp")
+
+
 class TrainConfig(_Strict):
     """The settings of the loop.
 
@@ -57,6 +90,8 @@ class TrainConfig(_Strict):
         accumulation: Backward passes to a step. Each process takes batch_size / processes / accumulation samples at
             a time; the step is the same.
         activation_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        compile: Compile the blocks of the network (torch.compile), one by one.
+        parallel: How the run is spread over its processes.
         workers: Processes that read data, of each process; 0 reads in between.
         trackers: What is told of the losses beside metrics.jsonl: tensorboard, wandb.
     """
@@ -79,6 +114,8 @@ class TrainConfig(_Strict):
     milestone_every: int = Field(0, ge=0)
     accumulation: int = Field(1, ge=1)
     activation_checkpointing: bool = False
+    compile: bool = False
+    parallel: ParallelConfig = ParallelConfig()
     workers: int = Field(0, ge=0)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
@@ -86,7 +123,7 @@ class TrainConfig(_Strict):
 # What may change when a run is resumed: it ends elsewhere, reports or is spread differently, but takes the same steps.
 _FREE = (
     "steps", "log_every", "sample_every", "diagnose_every", "checkpoint_every", "keep", "keep_at", "milestone_every",
-    "accumulation", "activation_checkpointing", "workers", "trackers",
+    "accumulation", "activation_checkpointing", "compile", "parallel", "workers", "trackers",
 )  # fmt: skip
 FREE_ON_RESUME = {
     *(f"train.{name}" for name in _FREE), "data.path", "data.font", "data.names", "grid", "evaluation",

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from hastezoo.training.engines import own_share
+
 
 class Ema:
     """Keeps `model`, a frozen copy whose parameters follow the trained ones: ema += (1 - decay) (trained - ema)."""
@@ -17,5 +19,6 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Follow the parameters; buffers do not train and are equal from the start."""
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - self.decay)
+        """Follow the parameters, which lie over processes as the average does; buffers do not train and are equal."""
+        mine, trained = ([own_share(parameter) for parameter in one.parameters()] for one in (self.model, model))
+        torch._foreach_lerp_(mine, trained, 1 - self.decay)

@@ -33,7 +33,6 @@ Which = Literal["ema", "model"]
 Model = TypeVar("Model", bound=BaseModel)
 LICENCE = "of whoever trained it"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")  # as the card's schema has it
-CHECKPOINT = re.compile(r"step-(\d+)\.pt")
 TITLES = {"plain": "", "repa": " with REPA", "haste": " with HASTE"}
 WORDS = {"ema": "The moving average (EMA)", "model": "The raw weights, not their average,"}
 
@@ -172,9 +171,11 @@ def _check_free(name: str, classes: Path | None, force: bool) -> None:
 
 def _take(run: Path, step: int | None, which: Which) -> _Taken:
     """The checkpoint of a step, or the newest that can be read; those that cannot are passed over with a warning."""
+    from hastezoo.training.checkpoints import Checkpoints, step_of
+
     folder = run / "checkpoints"
-    # Not by `Checkpoints.load_latest`: it clears away what is half-written, and the run may be writing just now.
-    kept = {int(match[1]): path for path in folder.glob("*.pt") if (match := CHECKPOINT.fullmatch(path.name))}
+    # Not by `Checkpoints.latest`: it clears away what is half-written, and the run may be writing just now.
+    kept = {step_of(path): path for path in reversed(Checkpoints(folder).paths())}
     if not kept:
         raise UserError(f"{run} has no checkpoint yet; Ctrl-C makes a run write one, and the same command goes on")
     if step is not None and step not in kept:
@@ -190,15 +191,14 @@ def _take(run: Path, step: int | None, which: Which) -> _Taken:
 
 
 def _load(path: Path, which: Which) -> dict[str, Tensor]:
-    import pickle
+    """Nothing but these weights: the optimizer is twice as large, and nobody asks for it."""
+    from hastezoo.training import onefile
+    from hastezoo.training.sharded import Shards
 
-    import torch
-
-    try:  # memory-mapped: the optimizer is twice the weights, and nobody asks for it
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)[which])
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"checkpoint {path} cannot be read ({reason})") from None
+    found = Shards(path).read(which) if path.is_dir() else onefile.load(path, mmap=True).get(which)
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"checkpoint {path} cannot be read (it has no {which!r})")
+    return found
 
 
 def _check_finite(taken: _Taken, run: Path) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from hastezoo.data.batch import Batch
 from hastezoo.data.order import StepOrder
 from hastezoo.errors import UserError
+from hastezoo.processes import Processes
 from hastezoo.training.config import TrainConfig
 from hastezoo.training.run import Run
 from hastezoo.training.samples import Samples
@@ -113,7 +114,7 @@ def _is_of_a_peer(error: Exception) -> bool:
 
 
 @contextmanager
-def known_errors() -> Iterator[None]:
+def known_errors(processes: Processes | None = None) -> Iterator[None]:
     """What goes wrong around a step, as one line: memory, and other processes, those that read and those that train."""
     try:
         yield

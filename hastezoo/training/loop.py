@@ -7,14 +7,11 @@ killed after a checkpoint, goes on as if nothing had happened: on one CPU, bit f
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -22,11 +19,10 @@ from hastezoo.processes import Processes
 from hastezoo.training.config import TrainConfig
 from hastezoo.training.feeding import batches, check_batch, known_errors
 from hastezoo.training.objective import Objective
-from hastezoo.training.run import Run
+from hastezoo.training.run import Run, What
 from hastezoo.training.samples import Samples
+from hastezoo.training.stopping import Stop, stop_signals
 from hastezoo.training.tracking import TrainingBar
-
-ASKED_EVERY = 10  # steps after which several processes agree on whether to stop
 
 
 @dataclass(frozen=True)
@@ -34,14 +30,30 @@ class Hook:
     """Something the recipe wants done by the main process, every so many steps (0 for never) and at chosen ones.
 
     What is done every so many steps is done after the last one too.
+
+    Attributes:
+        every, at: When.
+        call: What.
+        sees: Which of the run's networks it looks at, whole: `run.average`, or `run.trained`.
+        doing: In words.
     """
 
     every: int
     call: Callable[[Run], None]
     at: tuple[int, ...] = ()
+    sees: What = "average"
+    doing: str = "looking at the average"
 
     def due(self, step: int, last: bool) -> bool:
         return step in self.at or (self.every > 0 and (last or step % self.every == 0))
+
+
+def shared(hooks: Sequence[Hook], processes: Processes) -> list[Hook]:
+    """The main process' hooks; on others, hooks at the same times that do nothing, for all must lend their shares."""
+    times = processes.from_main([(hook.every, hook.at, hook.sees, hook.doing) for hook in hooks])
+    if processes.main:
+        return list(hooks)
+    return [Hook(every, lambda run: None, tuple(at), sees, doing) for every, at, sees, doing in times]
 
 
 @dataclass(frozen=True)
@@ -49,16 +61,21 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        model: The EMA.
+        model: The EMA, whole, on the main process; None on others, and where the run did not finish.
         step: Steps done.
-        finished: False if it was interrupted; running it again goes on.
+        stop: Why it did not finish, if it did not; running it again goes on.
         seconds: Spent by this call.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     step: int
-    finished: bool
+    stop: Stop
     seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.stop == Stop.NOT
 
 
 def train(
@@ -81,7 +98,7 @@ def train(
         config: The settings.
         out: The run's folder: checkpoints/, metrics.jsonl.
         processes: This process among those of torchrun.
-        hooks: Periodic work such as sample grids.
+        hooks: Periodic work such as sample grids, of the main process.
         quiet: No progress on the terminal.
 
     Raises:
@@ -89,11 +106,12 @@ def train(
             read, or the batch does not divide over the processes.
     """
     check_batch(config, len(samples), processes.count)
-    run = Run(model, objective, config, out, processes)
+    hooks = shared(hooks, processes)
+    stopped = Stop.NOT
     with (
-        _stop_signals() as stop,
-        closing(run),
-        known_errors(),
+        stop_signals() as stopping,
+        known_errors(processes),
+        closing(Run(model, objective, config, out, processes)) as run,
         closing(batches(run, samples)) as feed,
         TrainingBar(run.step, config.steps, quiet=quiet or not processes.main) as bar,
     ):
@@ -103,42 +121,37 @@ def train(
             if run.consider_ending_alignment(samples):
                 bar.say(f"step {run.step}: alignment ended; the teacher has left")
             last = run.step == config.steps
-            reporting = last or run.step % config.log_every == 0
-            # Several processes agree on stopping now and then: asking makes a GPU wait for its CPU.
-            asking = processes.count == 1 or reporting or run.step % ASKED_EVERY == 0
-            stopping = asking and processes.any(stop.is_set())
-            saving = last or stopping or run.step % config.checkpoint_every == 0
-            saving = saving or run.checkpoints.is_milestone(run.step)
-            if reporting or saving:
-                run.check_finite()
-            bar.update(run.step, run.report() if reporting else None)
-            if saving:
-                run.save()
-            for hook in hooks if processes.main else ():
-                if hook.due(run.step, last):
-                    hook.call(run)
-            if stopping:
+            stopped = Stop.NOT if last else Stop(processes.most(stopping.asked))
+            _record(run, bar, ending=last or stopped != Stop.NOT)
+            _look(run, hooks, last)
+            if stopped:
                 break
-    return Outcome(run.ema.model, run.step, run.step >= config.steps, time.perf_counter() - run.began)
+            run.at("reading data")
+        if not stopped:
+            run.gather({"average"})
+    return Outcome(None if stopped else run.average, run.step, stopped, time.perf_counter() - run.began)
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that a run ends between two steps; a second Ctrl-C is not caught."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
+def _record(run: Run, bar: TrainingBar, *, ending: bool) -> None:
+    """After a step: a line of metrics and a checkpoint, where they are due. At the end a checkpoint is waited for."""
+    config = run.config
+    run.saver.look()
+    reporting = run.step == config.steps or run.step % config.log_every == 0
+    saving = ending or run.step % config.checkpoint_every == 0 or run.checkpoints.is_milestone(run.step)
+    if reporting or saving:
+        run.check_finite()
+    bar.update(run.step, run.report() if reporting else None)
+    if saving:
+        run.at("saving")
+        run.save(wait=ending)
+
+
+def _look(run: Run, hooks: Sequence[Hook], last: bool) -> None:
+    """What hooks are due. The others wait in the next step, however long it takes."""
+    due = [hook for hook in hooks if hook.due(run.step, last)]
+    if not due:
         return
-
-    def request(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    run.gather({hook.sees for hook in due})
+    for hook in due:
+        with run.processes.heart.unhurried(hook.doing):
+            hook.call(run)

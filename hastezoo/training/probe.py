@@ -75,7 +75,8 @@ class Probe:
         noise = torch.randn(batch.data.shape, generator=generator(0, "probe"))
         t = torch.full((len(batch),), self.t)
         x = interpolants.noisy(run.objective.path, batch.data, noise, interpolants.expand(t, batch.data))
-        _, captured = run.model(x.to(device), t.to(device), batch.condition.to(device), taps)
+        assert run.trained is not None
+        _, captured = run.trained.model(x.to(device), t.to(device), batch.condition.to(device), taps)
         features = None if captured.features is None else captured.features.float().cpu()
         return Captured(features, _on_cpu(captured.queries), _on_cpu(captured.keys))
 
@@ -88,8 +89,9 @@ class Probe:
         config = self.config.termination
         if alignment is None or not alignment.active or config.block >= alignment.config.reach:
             return {}
+        assert run.trained is not None
         found = gradient_cosines(
-            run.objective, run.student, self.samples, config, seed=run.config.seed,
+            run.objective, run.trained, self.samples, config, seed=run.config.seed,
             batch_size=run.config.batch_size // run.processes.count,
             processes=Processes(0, 1, run.processes.device), precision=run.config.precision,
         )  # fmt: skip
@@ -112,4 +114,4 @@ def probe_hook(probe: Probe, every: int) -> Hook:
         assert run.diagnostics is not None
         run.diagnostics.log(step=run.step, **probe.measure(run), **probe.cosines(run))
 
-    return Hook(every, call)
+    return Hook(every, call, sees="trained", doing="looking at alignment")

@@ -29,7 +29,7 @@ TINY = [
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps of a tiny plain model of digits."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run("sit-ti-digits", configure(DigitsConfig(), None, TINY), out, device="cpu", quiet=True)
+    run("sit-ti-digits", configure(DigitsConfig(), None, TINY), out, device="cpu", quiet=True)
     RunRecord(
         recipe="digits", checkpoint="sit-ti-digits", class_list="digits", data="digits", resolution=8, device="cpu"
     ).write(out)

@@ -20,9 +20,9 @@ from PIL import Image
 
 from hastezoo.cli.main import main as hastezoo
 from hastezoo.files import alone_in
-from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.zoo.registry import find_card
 from tests.recipes.small import arguments, losses, train
+from tests.stored import newest as newest_state
 
 # The order of a sum of gradients over two processes, through 20 or so steps of AdamW.
 TOLERANCE = 2e-4
@@ -80,7 +80,7 @@ def trained(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def newest(out: Path) -> int:
-    state = Checkpoints(out / "checkpoints").load_latest()
+    state = newest_state(out)
     assert state is not None
     return int(state["step"])
 

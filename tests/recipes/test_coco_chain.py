@@ -23,9 +23,9 @@ from hastezoo.cli.main import main as hastezoo
 from hastezoo.files import alone_in
 from hastezoo.pipeline import Pipeline
 from hastezoo.recipes.coco256 import main as recipe
-from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.zoo.registry import find_card
 from tests.recipes.small import losses
+from tests.stored import newest as newest_state
 
 BATCH, END = 6, 6
 SETTINGS = [
@@ -63,7 +63,7 @@ def two_processes(*words: str) -> subprocess.Popen[bytes]:
 
 
 def newest(out: Path) -> int:
-    state = Checkpoints(out / "checkpoints").load_latest()
+    state = newest_state(out)
     assert state is not None
     return int(state["step"])
 

@@ -23,8 +23,9 @@ from hastezoo.data.manifest import Manifest
 from hastezoo.data.prepare import prepare
 from hastezoo.data.preparing import PrepareSettings
 from hastezoo.data.source import open_source
-from hastezoo.training.checkpoints import Checkpoints
+from hastezoo.errors import REQUEUE
 from tests.recipes.small import BATCH, arguments, losses, train
+from tests.stored import newest as newest_state
 
 
 def one_line(result: Result) -> str:
@@ -36,7 +37,7 @@ def one_line(result: Result) -> str:
 
 
 def good_step(out: Path) -> int:
-    state = Checkpoints(out / "checkpoints").load_latest()
+    state = newest_state(out)
     assert state is not None and all(torch.isfinite(tensor).all() for tensor in state["model"].values())
     return int(state["step"])
 
@@ -188,7 +189,7 @@ def test_a_scheduler_that_stops_every_process(prepared: Path, teacher: Path, tmp
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "")
+    assert (process.returncode, said) == (REQUEUE, "")
     assert good_step(out) == max(losses(out)) >= 9
 
 
@@ -267,6 +268,6 @@ def test_what_a_hook_measures_is_kept(prepared: Path, teacher: Path, tmp_path: P
     settings = [*SETTINGS, f"alignment.teacher.name=local-dir:{teacher}", f"data.path={prepared}", "train.steps=5"]
     config = configure(recipe_config(find_card("sit-b-haste")), None, settings)
     out = tmp_path / "run"
-    assert run("imagenet256", "sit-b-haste", config, out, device="cpu", quiet=True, hooks=[Hook(2, measure)])
+    run("imagenet256", "sit-b-haste", config, out, device="cpu", quiet=True, hooks=[Hook(2, measure)])
     rows = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 5] and len({row["size"] for row in rows}) == 3

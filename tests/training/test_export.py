@@ -15,7 +15,7 @@ from hastezoo.conditioning.labels import class_names
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
 from hastezoo.models.registry import create_model
-from hastezoo.training.checkpoints import Checkpoints
+from hastezoo.training import onefile
 from hastezoo.training.export import export_run
 from hastezoo.training.record import RunRecord
 from hastezoo.zoo.card import Autoencoder, Result
@@ -50,7 +50,7 @@ def network(seed: int, **changed: Any) -> torch.nn.Module:
 def save(run: Path, step: int, **changed: Any) -> None:
     """A checkpoint whose average and raw weights are drawn from the step."""
     state = {"model": network(step).state_dict(), "ema": network(step + 1).state_dict(), "optimizer": {}, **changed}
-    Checkpoints(run / "checkpoints", keep=9).save(step, {"step": step, **state})
+    onefile.write(onefile.path_of(run / "checkpoints", step), {"step": step, **state})
 
 
 def write_run(

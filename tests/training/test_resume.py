@@ -17,10 +17,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from hastezoo.errors import UserError
+from hastezoo.errors import REQUEUE, UserError
 from hastezoo.recipes.digits import DigitsConfig, main, run
 from hastezoo.training.checkpoints import Checkpoints
 from hastezoo.training.config import configure
+from tests.stored import newest as newest_state
 
 # 1437 digits in batches of 200: 7.185 steps an epoch, so every stop below is in the middle of one.
 SMALL = [
@@ -39,7 +40,7 @@ def train(out: Path, steps: int, *settings: str) -> dict[str, Any]:
 
 
 def final(out: Path) -> dict[str, Any]:
-    state = Checkpoints(out / "checkpoints").load_latest()
+    state = newest_state(out)
     assert state is not None
     return state
 
@@ -124,19 +125,23 @@ def test_sigint(tmp_path: Path) -> None:
     goes_on(out, tmp_path / "whole")
 
 
-def test_sigterm(tmp_path: Path) -> None:
-    """As SIGINT. In this process, since to start another takes seconds; afterwards its handlers are its own again."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_stops_it(tmp_path: Path, number: signal.Signals) -> None:
+    """As SIGINT, but the exit code is one to requeue on, and a second signal changes nothing.
+
+    In this process, since to start another takes seconds; afterwards its handlers are its own again.
+    """
     out, training = tmp_path / "run", threading.Event()
 
     def send() -> None:
         wait_for(out / "checkpoints" / "step-00000005.pt", training.is_set)
-        if training.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(2 if training.is_set() else 0):
+            os.kill(os.getpid(), number)
 
     def not_caught(number: int, frame: Any) -> None:
         raise AssertionError("the signal was not caught")
 
-    before = {number: signal.signal(number, not_caught) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, not_caught) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     sender = threading.Thread(target=send)
     try:
         training.set()
@@ -144,11 +149,11 @@ def test_sigterm(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, arguments(out, "steps=400", *RARELY))
         training.clear()
         sender.join()
-        assert all(signal.getsignal(number) is not_caught for number in before)
+        assert all(signal.getsignal(each) is not_caught for each in before)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert result.exit_code == 130, result.output
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert result.exit_code == REQUEUE == 75, result.output
     assert 5 < final(out)["step"] < 400
     goes_on(out, tmp_path / "whole")
 
@@ -270,7 +275,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
     with pytest.raises(UserError, match=r"a parameter is not finite by step 1 .*nothing was saved yet"):
         train(tmp_path / "run", 4, "train.checkpoint_every=1")
-    assert Checkpoints(tmp_path / "run" / "checkpoints").load_latest() is None
+    assert newest_state(tmp_path / "run") is None
 
 
 def test_sample_grids_are_drawn_on_the_way(tmp_path: Path) -> None:
