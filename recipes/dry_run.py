@@ -10,6 +10,7 @@ import click
 
 from hastezoo.zoo.card import Card
 
+from .communication import Communication, communication
 from .conditions import SIZES
 from .latents import LatentsConfig, recipe_config
 from .published import Difference, differences
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from hastezoo.data.manifest import Manifest
     from hastezoo.training.config import TrainConfig
 
+GIGABYTE = 1e9
 FRAMEWORK_BYTES = 1_500_000_000  # CUDA's context, its libraries' workspaces, what an allocator cannot use; a guess
+BETWEEN = "8xinfiniband-ndr"  # of nodes, where nothing is said: a port for each of eight GPUs
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,18 @@ class Machine:
         gpus: How many, a process each.
         utilisation: Share of the peak that is reached.
         price: Of a GPU for an hour; None for no cost.
+        gpus_per_node: How many a node has.
+        link: What joins them, of `hastezoo/training/links.toml`; None for what the GPU has.
+        between: What joins nodes, and how many ports of it each has.
     """
 
     gpu: str = "h100"
     gpus: int = 8
     utilisation: float = 0.25
     price: float | None = None
+    gpus_per_node: int = 8
+    link: str | None = None
+    between: str = BETWEEN
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Plan:
     portion: int
     state_bytes: int
     activation_bytes: int
+    transit_bytes: int
     flops_per_image: float
     flops: float
     teacher_share: float
@@ -67,7 +77,9 @@ class Plan:
     gpu_hours: float
     hours: float
     cost: float | None
+    communication: Communication
     checkpoint_bytes: int
+    checkpoint_share_bytes: int
     checkpoints: int
     data_bytes: int
     data_measured: bool
@@ -77,7 +89,7 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Of one GPU."""
-        return self.state_bytes + self.activation_bytes + FRAMEWORK_BYTES
+        return self.state_bytes + self.activation_bytes + self.transit_bytes + FRAMEWORK_BYTES
 
 
 def plan(
@@ -97,9 +109,9 @@ def plan(
         base: The recipe's settings before anybody changed them; the checkpoint's own where there are none.
 
     Raises:
-        UserError: If the model, the teacher or the GPU is unknown, or the batch does not divide.
+        UserError: If the model, the teacher, the GPU or a link is unknown, or the batch or the processes do not divide.
     """
-    from hastezoo.training import estimate, gpus
+    from hastezoo.training import estimate, gpus, links, scaling, shares
     from hastezoo.training.feeding import check_batch
 
     train, termination = config.train, config.alignment.termination if config.alignment else None
@@ -114,6 +126,9 @@ def plan(
     aligned = estimate.aligned_steps(termination, train.steps) if termination else 0
     flops = estimate.run_flops(cost, train.steps, train.batch_size, aligned)
     hours = gpus.hours(flops.total, gpu, machine.gpus, machine.utilisation, train.precision)
+    layout = scaling.find_layout(train.parallel.engine, machine.gpus, train.parallel.shards)
+    work = scaling.find_work(cost, train.precision, aligned=bool(aligned))
+    fabric = links.find_fabric(machine.gpus_per_node, machine.link or gpu.link, machine.between)
     data, measured = _data_bytes(card, config, manifest)
     return Plan(
         checkpoint=card.name,
@@ -130,8 +145,9 @@ def plan(
         processes=machine.gpus,
         accumulation=train.accumulation,
         portion=portion,
-        state_bytes=cost.state_bytes,
-        activation_bytes=cost.aligned_saved if aligned else cost.plain_saved,
+        state_bytes=shares.state_bytes(cost, layout),
+        activation_bytes=shares.saved_bytes(cost, layout, aligned=bool(aligned)),
+        transit_bytes=shares.transit_bytes(layout, work),
         flops_per_image=cost.plain_flops,
         flops=flops.total,
         teacher_share=flops.teacher_share,
@@ -141,7 +157,16 @@ def plan(
         gpu_hours=hours * machine.gpus,
         hours=hours,
         cost=None if machine.price is None else hours * machine.gpus * machine.price,
+        communication=communication(
+            cost,
+            train,
+            fabric,
+            gpus=machine.gpus,
+            flops=gpu.flops(machine.utilisation, train.precision),
+            aligned_steps=aligned,
+        ),
         checkpoint_bytes=cost.checkpoint_bytes,
+        checkpoint_share_bytes=shares.checkpoint_share(cost, layout, sharded=train.parallel.sharded_checkpoints),
         checkpoints=_checkpoints(train),
         data_bytes=data,
         data_measured=measured,
@@ -201,39 +226,69 @@ def show(plan: Plan) -> None:
     if plan.changes:
         click.echo("\nChanged from the recipe:")
         print_table([{"setting": key, "recipe": old, "here": new} for key, (old, new) in plan.changes.items()])
-    click.echo("\nHours are FLOPs over the GPU's peak at the assumed utilisation; nothing was run.")
+    click.echo(
+        "\nHours are FLOPs over the GPU's peak at the assumed utilisation; links run at their data sheets' rates"
+    )
+    click.echo("with assumed latencies; nothing was run.")
 
 
 def _facts(plan: Plan) -> dict[str, object]:
     from hastezoo.training.feeding import counted
 
-    gigabyte = 1e9
     aligned = f", the first {plan.aligned_steps:,} with the teacher {plan.teacher}" if plan.aligned_steps else ""
-    help_ = "raise train.accumulation" if plan.portion > 1 else "set train.activation_checkpointing=true"
-    fits = "fits" if plan.memory_bytes < plan.gpu_bytes else f"does NOT fit: {help_}"
-    bound = "" if plan.data_measured else "at most, raw "
     facts: dict[str, object] = {
         "checkpoint": f"{plan.checkpoint} ({plan.architecture}, {plan.parameters:,} parameters)",
         "steps": f"{plan.steps:,}{aligned}",
         "epochs": f"{plan.epochs:,.1f} of {plan.samples:,} samples",
         "effective batch": f"{counted(plan.processes)} x accumulation {plan.accumulation} x {plan.portion} samples = "
         f"{plan.batch_size}",
-        "memory": f"about {plan.memory_bytes / gigabyte:.1f} GB a GPU: weights, gradients, AdamW, EMA and teacher "
-        f"{plan.state_bytes / gigabyte:.1f}, activations {plan.activation_bytes / gigabyte:.1f}, framework "
-        f"{FRAMEWORK_BYTES / gigabyte:.1f} (assumed); {fits} a {plan.gpu} of {plan.gpu_bytes / gigabyte:.0f} GB",
+        "memory": _memory(plan),
         "FLOPs": f"{plan.flops:.3g} ({plan.flops_per_image / 1e9:,.0f} G an image, forward and backward; the teacher's "
         f"share {100 * plan.teacher_share:.1f} %)",
         "time": f"{plan.hours:,.1f} hours on {plan.processes} x {plan.gpu} at {100 * plan.utilisation:.0f} % of the "
         f"peak ({plan.gpu_hours:,.1f} GPU hours)",
+        "communication": plan.communication.words,
     }
     if plan.cost is not None:
         facts["cost"] = f"{plan.cost:,.0f} at the given price"
-    checkpoints = plan.checkpoint_bytes * plan.checkpoints / gigabyte
-    facts["disk"] = (
-        f"data {bound}{plan.data_bytes / gigabyte:,.1f} GB; {plan.checkpoints} checkpoints of "
-        f"{plan.checkpoint_bytes / gigabyte:.1f} GB = {checkpoints:,.1f} GB"
-    )
+    facts["disk"] = _disk(plan)
     return facts
+
+
+def _memory(plan: Plan) -> str:
+    parts = {
+        "weights, gradients, AdamW, EMA and teacher": plan.state_bytes,
+        "activations": plan.activation_bytes,
+        "what fsdp gathers": plan.transit_bytes,
+        "framework": FRAMEWORK_BYTES,
+    }
+    shown = ", ".join(f"{name} {size / GIGABYTE:.1f}" for name, size in parts.items() if size)
+    fits = "fits" if plan.memory_bytes < plan.gpu_bytes else f"does NOT fit: {_help(plan)}"
+    return (
+        f"about {plan.memory_bytes / GIGABYTE:.1f} GB a GPU: {shown} (assumed); {fits} a {plan.gpu} of "
+        f"{plan.gpu_bytes / GIGABYTE:.0f} GB"
+    )
+
+
+def _disk(plan: Plan) -> str:
+    bound = "" if plan.data_measured else "at most, raw "
+    checkpoints = plan.checkpoint_bytes * plan.checkpoints / GIGABYTE
+    share = plan.checkpoint_share_bytes
+    each = f", {share / GIGABYTE:.2f} GB of one by each process" if share < plan.checkpoint_bytes else ""
+    return (
+        f"data {bound}{plan.data_bytes / GIGABYTE:,.1f} GB; {plan.checkpoints} checkpoints of "
+        f"{plan.checkpoint_bytes / GIGABYTE:.1f} GB = {checkpoints:,.1f} GB{each}"
+    )
+
+
+def _help(plan: Plan) -> str:
+    """What to do where a step does not fit a GPU."""
+    copied = plan.communication.engine == "ddp" and plan.processes > 1
+    if copied and plan.state_bytes + FRAMEWORK_BYTES > plan.gpu_bytes:
+        return "set train.parallel.engine=fsdp"
+    if plan.portion > 1:
+        return "raise train.accumulation"
+    return "set train.activation_checkpointing=true"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from hastezoo.zoo.card import Card
 from hastezoo.zoo.registry import package_cards
 
 from . import latents
+from .dry_run import BETWEEN
 from .latents import LatentsConfig, check_effective_batch, check_fits, recipe_config
 from .published import variants_of
 from .running import recipe_options
 
+_OF_THE_MACHINE = ("gpu", "utilisation", "price", "gpus_per_node", "link", "between")  # of the dry run
 _OPTIONS = (
     click.option("--checkpoint", metavar="NAME", help="Which checkpoint to train; --list shows them."),
     click.option(
@@ -38,6 +40,17 @@ _OPTIONS = (
     click.option("--gpus", type=click.IntRange(1), help="Of the dry run [8, or as torchrun started]."),
     click.option("--utilisation", default=0.25, show_default=True, help="Of the dry run: share of the GPU's peak."),
     click.option("--price", type=click.FloatRange(0), help="Of the dry run: of a GPU for an hour."),
+    click.option(
+        "--gpus-per-node", type=click.IntRange(1), default=8, show_default=True, help="Of the dry run: GPUs of a node."
+    ),
+    click.option("--link", metavar="NAME", help="Of the dry run: joins a node's GPUs, such as pcie5-x16 [the GPU's]."),
+    click.option(
+        "--between",
+        metavar="[PORTSx]NAME",
+        default=BETWEEN,
+        show_default=True,
+        help="Of the dry run: joins nodes, such as ethernet-25g.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="The dry run, or the list, as JSON."),
     click.option(
         "--resume",
@@ -184,7 +197,7 @@ def _dry_run(card: Card, base: LatentsConfig, config: LatentsConfig, options: di
     gpus = dry_run.processes_here(options["gpus"])
     if not options["allow_batch_mismatch"]:
         check_effective_batch(card.name, base, config, gpus)
-    machine = dry_run.Machine(options["gpu"], gpus, options["utilisation"], options["price"])
+    machine = dry_run.Machine(gpus=gpus, **{key: options[key] for key in _OF_THE_MACHINE})
     planned = dry_run.plan(card, config, machine, manifest, base)
     if options["as_json"]:
         click.echo(json.dumps(dry_run.as_json(planned), indent=2))

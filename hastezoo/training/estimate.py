@@ -7,6 +7,8 @@ autograd keeps from the forward pass for the backward pass, with fused attention
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ class Cost:
         plain_saved, aligned_saved: Bytes kept for the backward pass of the batch. In bf16 autocast's copies of the
             weights are among them; with recomputation, what a block keeps while it is run again.
         teacher_bytes: Of the teacher's weights.
+        blocks, block_parameters: How many blocks the student has, and how many of its parameters are theirs.
+        cast_bytes: Of plain_saved and aligned_saved, autocast's copies of the weights of blocks.
     """
 
     batch: int
@@ -51,11 +55,19 @@ class Cost:
     plain_saved: int
     aligned_saved: int
     teacher_bytes: int
+    blocks: int = 0
+    block_parameters: int = 0
+    cast_bytes: int = 0
+
+    @property
+    def trained_bytes(self) -> int:
+        """Float32 weights, gradients, AdamW's two moments and the EMA, which a projector has not."""
+        return 20 * self.parameters + 16 * self.projector_parameters
 
     @property
     def state_bytes(self) -> int:
-        """Float32 weights, gradients, AdamW's two moments and the EMA, which a projector has not; and the teacher."""
-        return 20 * self.parameters + 16 * self.projector_parameters + self.teacher_bytes
+        """What is trained, and the teacher."""
+        return self.trained_bytes + self.teacher_bytes
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -72,7 +84,7 @@ def step_cost(
     precision: str,
     recompute: bool = False,
 ) -> Cost:
-    """What a step costs; nothing is downloaded, and no weights are made.
+    """What a step costs; nothing is downloaded, and no weights are made. What was counted once is not counted again.
 
     Args:
         architecture, model: Registered name and the values that override its own.
@@ -84,35 +96,51 @@ def step_cost(
     Raises:
         UserError: If there is no such model, teacher or precision, or alignment does not fit the model.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     if precision not in ("fp32", "bf16"):
         raise UserError(f"precision is fp32 or bf16, not {precision!r}")
     if batch < 1:
         raise UserError(f"a batch has 1 or more images, not {batch}")
+    described = None if alignment is None else alignment.model_dump_json()
+    counted = _count_step(architecture, json.dumps(model, sort_keys=True, default=str), described, precision, recompute)
+    plain_saved, aligned_saved = (_on_line(two, batch) for two in zip(*counted.saved, strict=True))
+    return Cost(batch=batch, plain_saved=plain_saved, aligned_saved=aligned_saved, **counted.numbers)
+
+
+class _Counted(NamedTuple):
+    """Of a step: what of its `Cost` does not depend on the batch; and bytes kept, plain and aligned, of each probe."""
+
+    numbers: dict[str, int]
+    saved: list[tuple[int, int]]
+
+
+@functools.lru_cache(maxsize=64)
+def _count_step(architecture: str, model: str, alignment: str | None, precision: str, recompute: bool) -> _Counted:
+    """Run a step on tensors without values, which takes seconds. Arguments are those of `step_cost`, as JSON."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
     fake = FakeTensorMode()
     with fake:
-        student = _student(architecture, model)
+        student = _student(architecture, json.loads(model))
     student.recompute = recompute
-    tutor = None if alignment is None else _tutor(alignment, student)
+    tutor = None if alignment is None else _tutor(AlignmentConfig.model_validate_json(alignment), student)
     with fake, _as_on_a_gpu():
         step = _Step(student, tutor)
         plain_flops, extra_flops = step.flops()
         saved = [step.saved(probe, precision) for probe in PROBES]
-    plain_saved, aligned_saved = (_on_line(two, batch) for two in zip(*saved, strict=True))
     weights = [] if tutor is None else list(tutor.model.parameters())
-    return Cost(
-        batch=batch,
-        parameters=_count(student),
-        projector_parameters=_count(step.projector),
-        teacher_parameters=sum(weight.numel() for weight in weights),
-        plain_flops=plain_flops,
-        aligned_flops=plain_flops + extra_flops,
-        teacher_flops=0 if tutor is None else tutor.flops,
-        plain_saved=plain_saved,
-        aligned_saved=aligned_saved,
-        teacher_bytes=sum(weight.numel() * weight.element_size() for weight in weights),
-    )
+    numbers = {
+        "parameters": _count(student),
+        "projector_parameters": _count(step.projector),
+        "teacher_parameters": sum(weight.numel() for weight in weights),
+        "plain_flops": plain_flops,
+        "aligned_flops": plain_flops + extra_flops,
+        "teacher_flops": 0 if tutor is None else tutor.flops,
+        "teacher_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
+        "blocks": len(student.blocks),
+        "block_parameters": _count(student.blocks),
+        "cast_bytes": _cast_bytes(student) if precision == "bf16" else 0,
+    }
+    return _Counted(numbers, saved)
 
 
 def _student(architecture: str, model: dict[str, Any]) -> Any:
@@ -126,6 +154,12 @@ def _student(architecture: str, model: dict[str, Any]) -> Any:
 
 def _count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
+
+
+def _cast_bytes(student: Any) -> int:
+    """Of the copies in bfloat16 that products of blocks keep of their weights; of one block where it runs again."""
+    kept = student.blocks[:1] if student.recompute else student.blocks
+    return sum(2 * weight.numel() for weight in kept.parameters() if weight.ndim > 1)
 
 
 def _on_line(values: tuple[int, int], batch: int) -> int:

@@ -19,12 +19,24 @@ class Gpu:
         bf16: Peak of dense matrices in bfloat16 (V100: float16) on tensor cores, in TFLOP/s.
         fp32: Peak in float32 without tensor cores, in TFLOP/s.
         memory: GB.
+        link: What joins it to others in a node, of `links.toml`.
     """
 
     name: str
     bf16: float
     fp32: float
     memory: float
+    link: str
+
+    def flops(self, utilisation: float, precision: str = "bf16") -> float:
+        """FLOP/s at a share of the peak in (0, 1].
+
+        Raises:
+            UserError: If the share is out of range.
+        """
+        if not 0 < utilisation <= 1:
+            raise UserError(f"utilisation is a share of the peak above 0 and up to 1, not {utilisation}")
+        return (self.bf16 if precision == "bf16" else self.fp32) * 1e12 * utilisation
 
 
 @cache
@@ -61,7 +73,4 @@ def hours(total_flops: float, gpu: Gpu, gpus: int, utilisation: float, precision
     """
     if gpus < 1:
         raise UserError(f"1 or more GPUs are needed, not {gpus}")
-    if not 0 < utilisation <= 1:
-        raise UserError(f"utilisation is a share of the peak above 0 and up to 1, not {utilisation}")
-    peak = gpu.bf16 if precision == "bf16" else gpu.fp32
-    return total_flops / (peak * 1e12 * gpus * utilisation) / 3600
+    return total_flops / (gpu.flops(utilisation, precision) * gpus) / 3600

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hastezoo.recipes.latents import checkpoints, recipe_config
-from hastezoo.training import estimate
 from hastezoo.training.config import TrainConfig
 from hastezoo.zoo.registry import package_cards
 from tests.recipes.manifests import write_manifest
@@ -27,22 +25,6 @@ H100 = 989.5e12  # FLOP/s in bfloat16, by its data sheet
 SIZES = {"s": (12, 384, 6), "b": (12, 768, 12), "l": (24, 1024, 16), "xl": (28, 1152, 16)}  # depth, width, heads
 TEACHER = "vit_base_patch14_dinov2.lvd142m"
 WIDE, HEADS, HEAD = 768, 12, 64  # DINOv2-B
-
-
-@pytest.fixture(scope="module", autouse=True)
-def counted_once() -> Iterator[None]:
-    """What a step costs is a function of its arguments and takes a second: it is asked once for each."""
-    count, known = estimate.step_cost, {}
-
-    def cached(*arguments: Any, **named: Any) -> estimate.Cost:
-        key = repr((arguments, named))
-        if key not in known:
-            known[key] = count(*arguments, **named)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "step_cost", cached)
-        yield
 
 
 def invoke(name: str, *options: str) -> Result:
@@ -182,7 +164,7 @@ def test_activations_grow_with_the_model_its_tokens_and_the_teacher() -> None:
     assert (half["accumulation"], half["portion"], half["batch_size"]) == (2, 16, 256)
     assert 0.45 < half["activation_bytes"] / kept("sit-s") < 0.6
     assert {key for key in half if half[key] != every_number("sit-s")[key]} == {
-        "accumulation", "portion", "activation_bytes", "memory_bytes", "changes"
+        "accumulation", "portion", "activation_bytes", "memory_bytes", "communication", "changes"
     }  # fmt: skip
     again = planned("sit-s", "--set", "train.activation_checkpointing=true")
     assert again["activation_bytes"] < kept("sit-s") / 2 and again["flops"] > every_number("sit-s")["flops"]
@@ -296,6 +278,16 @@ def test_memory_marks_what_does_not_fit() -> None:
     assert found["memory_bytes"] < found["gpu_bytes"] and "; fits a rtx4090 of 24 GB" in table
 
 
+def test_where_copies_do_not_fit_shares_may() -> None:
+    """Weights and moments that fill a card do so however small the portions are, unless the card is the only one."""
+    wide = ("--set", "model.width=2304", "--set", "model.depth=28", "--set", "model.heads=32", "--gpu", "rtx4090")
+    assert "does NOT fit: set train.parallel.engine=fsdp" in shown("sit-s", *wide)
+    assert "does NOT fit: raise train.accumulation" in shown("sit-s", *wide, "--gpus", "1")
+    assert "does NOT fit: raise train.accumulation" in shown("sit-s", *wide, "--set", "parallel.engine=fsdp")
+    most = shown("sit-s", *wide, "--gpus", "1", "--set", "accumulation=256")
+    assert "does NOT fit: set train.activation_checkpointing=true" in most
+
+
 def test_hours_and_price_are_of_the_machine() -> None:
     """The work is the same; 16 A100 at a quarter of their 312 TFLOP/s, or one V100 in float32."""
     usual = every_number("sit-s")
@@ -338,10 +330,103 @@ def test_data_for_a_model_that_is_not_square_is_counted() -> None:
     assert found["data_bytes"] == PHOTOGRAPHS * (2 * 2 * 4 * 32 * 64 * 2 + 3 * 256 * 512)
 
 
+FSDP = ("--set", "parallel.engine=fsdp")
+
+
+def test_memory_of_a_gpu_falls_with_shards() -> None:
+    """All but the teacher is spread; blocks that are gathered in bfloat16 need no copies of their weights in it."""
+    usual, derived = every_number("sit-b-haste"), Derived("sit-b-haste")
+    weights = 12 * 18 * WIDE**2  # of twelve blocks' products
+    block, rest = weights // 12 + 15 * WIDE, derived.card.parameters - weights - 12 * 15 * WIDE + derived.projector
+    for options, shards in ((FSDP, 32), ((*FSDP, "--set", "parallel.shards=4"), 4)):
+        found = planned("sit-b-haste", "--gpus", "32", *options)
+        spread = (20 * derived.card.parameters + 16 * derived.projector) / shards
+        assert found["state_bytes"] == pytest.approx(spread + 2 * derived.teacher, abs=1)
+        assert found["transit_bytes"] == block * (3 * 2 + 4) + 8 * rest
+        copying = planned("sit-b-haste", "--gpus", "32")
+        assert found["activation_bytes"] == copying["activation_bytes"] - 2 * weights
+        parts = ("state_bytes", "activation_bytes", "transit_bytes")
+        assert found["memory_bytes"] == sum(found[part] for part in parts) + 1.5e9 < copying["memory_bytes"]
+        assert found["checkpoint_share_bytes"] == -(-usual["checkpoint_bytes"] // 32)
+        assert {"state_bytes", "communication", "changes"} <= {key for key in found if found[key] != copying[key]}
+        assert (found["hours"], found["flops"]) == (copying["hours"], usual["flops"])
+    assert usual["transit_bytes"] == 0 and usual["checkpoint_share_bytes"] == usual["checkpoint_bytes"]
+    alone = planned("sit-b-haste", "--gpus", "1", *FSDP, "--set", "accumulation=8")
+    assert alone["state_bytes"] == usual["state_bytes"] and alone["transit_bytes"] == 0
+    table = shown("sit-b-haste", "--gpus", "32", *FSDP)
+    assert "what fsdp gathers 0.2, framework 1.5" in table and "GB of one by each process" in table
+    assert "gathers" not in shown("sit-b-haste") and "each process" not in shown("sit-b-haste")
+
+
+def seconds_of_copies(parameters: int, count: int, rate: float, latency: float) -> float:
+    """A ring's all-reduce of float32 gradients in buckets of 25 MiB, and a small one."""
+    buckets = -(-4 * parameters // (25 * 2**20)) + 1
+    return 2 * (count - 1) / count * 4 * parameters / rate + buckets * 2 * (count - 1) * latency
+
+
+def test_what_communication_adds() -> None:
+    """With alignment the projector's gradients are sent too. What the computing hides is not added at the least."""
+    derived = Derived("sit-b-haste")
+    own, taught = derived.card.parameters, derived.card.parameters + derived.projector
+    each = [derived.step() + derived.losses() + derived.lesson(), derived.step()]
+    for count, options, rate, latency in (
+        (8, (), 450e9, 3e-6),
+        (8, ("--link", "pcie4-x16"), 31.5e9, 5e-6),
+        (8, ("--gpus-per-node", "4"), 400e9, 5e-6),
+        (64, (), 400e9, 5e-6),
+        (16, ("--between", "2xethernet-25g"), 6.25e9, 30e-6),
+    ):
+        found = planned("sit-b-haste", "--gpus", str(count), *options)["communication"]
+        waits = [seconds_of_copies(size, count, rate, latency) for size in (taught, own)]
+        compute = [256 * flops / count / (H100 * 0.25) for flops in each]
+        most = (100_000 * waits[0] + 300_000 * waits[1]) / 3600
+        late = [max(0.0, wait - busy) for wait, busy in zip(waits, compute, strict=True)]
+        least = (100_000 * late[0] + 300_000 * late[1]) / 3600
+        assert found["most_hours"] == pytest.approx(most) and found["least_hours"] == pytest.approx(least, abs=1e-9)
+        assert (least > 0) == (count > 8 or "pcie4-x16" in options)
+        assert found["sent_bytes"] == pytest.approx(2 * (count - 1) / count * 4 * own)
+
+
+def test_from_where_communication_dominates() -> None:
+    """The smallest power of two at which copies' gradients take longer than the backward pass."""
+    derived = Derived("sit-b-haste")
+    for options, slowest, late in (
+        (("--between", "8xinfiniband-ndr"), 400e9, 5e-6),
+        (("--between", "ethernet-400g"), 50e9, 30e-6),
+    ):
+        for count in (2**power for power in range(1, 9)):
+            rate, latency = (450e9, 3e-6) if count <= 8 else (min(450e9, slowest), late)
+            backward = 256 / count * derived.step() * 2 / 3 / (H100 * 0.25)
+            if seconds_of_copies(derived.card.parameters, count, rate, latency) > backward:
+                break
+        found = planned("sit-b-haste", *options)["communication"]
+        assert found["dominates_from"] == count and found["most_gpus"] == 256
+        assert f"with ddp it outlasts the backward pass from {count} GPUs on" in shown("sit-b-haste", *options)
+
+
+def test_communication_in_words() -> None:
+    found, table = every_number("sit-b-haste")["communication"], shown("sit-b-haste")
+    added = f"adds {found['least_hours']:.1f} to {found['most_hours']:.1f} hours: a GPU sends "
+    assert f"{added}{found['sent_bytes'] / 1e9:.2f} GB a step, in a node over nvlink-h100; with ddp it" in table
+    table = shown("sit-b-haste", "--gpus", "64", "--between", "4xroce-200g", *FSDP, "--set", "parallel.shards=8")
+    assert "over nvlink-h100; 8 nodes by 4 x roce-200g; with fsdp in groups of 8 it outlasts" in table
+    assert "over pcie4-x16; with fsdp it outlasts" in shown("sit-b-haste", "--gpu", "l40s", *FSDP)
+    alone = ("--gpus", "1", "--set", "accumulation=32", "--utilisation", "0.001")
+    assert "none with one GPU; with ddp the backward pass hides it, up to 8 GPUs" in shown("sit-b-haste", *alone)
+    assert planned("sit-b-haste", *alone)["communication"]["sent_bytes"] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("--gpu h10", "unknown GPU 'h10'; near it: h100"),
+        ("--link nvlink-h10", "unknown link 'nvlink-h10'; near it: nvlink-h100"),
+        ("--between 8xinfinband-ndr", "unknown link 'infinband-ndr'; near it: infiniband-ndr"),
+        ("--link ethernet-25g", "ethernet-25g joins nodes; within a node take nvlink-"),
+        (
+            "--gpus 4 --set parallel.engine=fsdp --set parallel.shards=8",
+            "4 processes do not divide into groups of parallel.shards = 8",
+        ),
         ("--gpus 6", "batch_size 256 does not divide over 6 processes: 256 / 6 = 42.6667"),
         (
             "--gpus 16 --set accumulation=3",

@@ -80,6 +80,7 @@ def xl() -> Cost:
         raise AssertionError("downloads")
 
     before = torch.get_rng_state()
+    estimate._count_step.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "fetch", fetch)
         cost = step_cost("sit_xl_2", XL, AlignmentConfig(), batch=256, precision="bf16")
@@ -151,6 +152,48 @@ def test_xl_with_dinov2(xl: Cost) -> None:
     # Rows of both maps, and a product for the gradient of each of queries and keys: 72 wide here, 64 there.
     attention = 4 * 12 * 256**2 * (3 * 72 + 64)
     assert xl.aligned_flops - xl.plain_flops == 2 * (3 * 256 * linears + attention)
+
+
+def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the batch; whatever else differs is counted, and its numbers are its own. What failed is tried again."""
+    made, make = [], estimate._student
+
+    def student(*arguments: Any) -> Any:
+        made.append(arguments)
+        return make(*arguments)
+
+    estimate._count_step.cache_clear()
+    monkeypatch.setattr(estimate, "_student", student)
+    usual: dict[str, Any] = {"alignment": ALIGNMENT, "batch": 3, "precision": "bf16"}
+    first = step_cost("sit", SMALL, **usual)
+    again = step_cost("sit", dict(reversed(SMALL.items())), **{**usual, "batch": 5})
+    assert len(made) == 1 and again.plain_flops == first.plain_flops and again.plain_saved > first.plain_saved
+    others = (
+        step_cost("sit", SMALL | {"depth": 2}, **{**usual, "alignment": None}),
+        step_cost("sit", SMALL, **{**usual, "precision": "fp32"}),
+        step_cost("sit", SMALL, **{**usual, "recompute": True}),
+        step_cost("sit", SMALL, **{**usual, "alignment": ALIGNMENT.model_copy(update={"attention_weight": 0.0})}),
+        step_cost("sit_ti_2", SMALL, **usual),
+    )
+    assert (
+        len(made) == 6
+        and len(
+            {(first.aligned_flops, first.aligned_saved, first.cast_bytes)}
+            | {(cost.aligned_flops, cost.aligned_saved, cost.cast_bytes) for cost in others[:4]}
+        )
+        == 5
+    )
+    for _ in range(2):
+        with pytest.raises(UserError, match="no setting 'widht'"):
+            step_cost("sit", {"widht": 1}, **usual)
+    assert len(made) == 8
+
+
+def test_parts_of_a_model(xl: Cost) -> None:
+    """XL's 28 blocks of 18 matrices of 1152 x 1152, with 15 rows of biases."""
+    assert (xl.blocks, xl.block_parameters) == (28, 28 * (18 * 1152**2 + 15 * 1152))
+    assert xl.cast_bytes == 2 * 28 * 18 * 1152**2
+    assert xl.trained_bytes == 20 * xl.parameters + 16 * xl.projector_parameters == xl.state_bytes - xl.teacher_bytes
 
 
 def kept_bytes(own: list[nn.Module], call: Any) -> int:
