@@ -7,23 +7,17 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hastezoo.heartbeat import Heart, Heartbeat, Silent
+
 # Of collectives. Heartbeats tell sooner and better who is missing, and a quick FID may keep all others waiting.
 PATIENCE = datetime.timedelta(hours=24)
-
-
-class _Quiet:
-    def at(self, step: int, doing: str) -> None: ...
-    def unhurried(self, doing: str) -> Any:
-        from contextlib import nullcontext
-
-        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Processes:
     rank: int
     count: int
     device: torch.device
-    heart: Any = _Quiet()  # noqa: RUF009
+    heart: Heart = field(default_factory=Silent)
 
     @property
     def main(self) -> bool:
@@ -92,7 +86,7 @@ def join_processes(device: torch.device, *, silence: float = 60.0, stall: float 
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    heart = _Quiet()
+    heart = Heartbeat.join(rank=int(os.environ["RANK"]), count=count, silence=silence, stall=stall)
     # Beside NCCL gloo, by which CPUs agree on things.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), count, device, heart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -140,6 +141,7 @@ def run(
             withdraw_claim(out)
         raise
     finally:
+        processes.heart.close(error=sys.exc_info()[0] is not None)
         held.close()
         leave_processes()
     if not outcome.finished:

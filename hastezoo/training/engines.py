@@ -51,10 +51,12 @@ class Replicated:
         if self.processes.count == 1:
             return student
         devices = [self.processes.device] if self.processes.device.type == "cuda" else None
-        # The only buffer is the table of positions, the same everywhere; and gradients need not be kept twice.
-        return DistributedDataParallel(
-            student, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # the option gets another name, which torch of a year ago does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            # The only buffer is the table of positions, the same everywhere; and gradients need not be kept twice.
+            return DistributedDataParallel(
+                student, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def portion(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
         waiting = isinstance(wrapped, DistributedDataParallel) and not last

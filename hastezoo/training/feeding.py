@@ -130,7 +130,11 @@ def known_errors(processes: Processes | None = None) -> Iterator[None]:
         raise UserError(str(error).rstrip().splitlines()[-1].partition("UserError: ")[2]) from None
     except (RuntimeError, EOFError, OSError) as error:
         if _is_of_a_peer(error):
-            raise UserError("another process of this run has ended, and this one with it; see what it says") from None
+            ended = "another process of this run has ended, and this one with it; see what it says"
+            line = ended if processes is None else processes.heart.whodunit(ended)
+            if line is None:  # another process says it
+                raise SystemExit(UserError.exit_code) from None
+            raise UserError(line) from None
         if not _is_of_a_reader(error):
             raise
         reason = " ".join(str(error).split())[:160]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -194,7 +195,7 @@ def test_a_scheduler_that_stops_every_process(prepared: Path, teacher: Path, tmp
 
 
 def test_a_process_that_fails_among_two(copy: Path, teacher: Path, tmp_path: Path) -> None:
-    """One says what is wrong, the other that it ends with it; neither shows a traceback of ours."""
+    """One says what is wrong, the other which one that is, and at what step; neither shows a traceback of ours."""
     for shard in copy.glob("*.arrow"):
         shard.write_bytes(shard.read_bytes().replace(b"\x89PNG", b"\x00PNG", 1))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -205,7 +206,7 @@ def test_a_process_that_fails_among_two(copy: Path, teacher: Path, tmp_path: Pat
     )  # fmt: skip
     said = sorted(line for line in result.stderr.splitlines() if line.startswith("error: "))
     assert result.returncode and len(said) in (1, 2) and "is damaged" in said[-1], result.stderr
-    assert said[0].startswith("error: another process of this run has ended") or len(said) == 1
+    assert len(said) == 1 or re.match(r"error: rank \d \(host .*\) ended with an error at step \d+, ", said[0]), said
     assert "hastezoo/training" not in result.stderr
 
 

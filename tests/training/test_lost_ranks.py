@@ -1,0 +1,102 @@
+"""Four processes of FSDP2 under torchrun: one is killed while a checkpoint is written, and the job goes on by itself; a
+scheduler stops the job, and two go on with it. The curve is that of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hastezoo.training.checkpoints import Checkpoints, step_of
+from tests.training.four import FSDP, SMALL, train
+from tests.training.test_alignment_run import ENDS
+from tests.training.test_alignment_run import SMALL as MINIATURE
+from tests.training.test_engines import curve
+
+pytestmark = pytest.mark.slow
+STEPS = 12
+TOLERANCE = 1e-5
+SETTINGS = (*MINIATURE, *ENDS["step"], *SMALL, FSDP)
+
+# Rank 2 is killed when the shards of step 6 are written and have no name yet, once.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hastezoo.recipes import digits
+from hastezoo.training.sharded import Writer
+
+complete = Writer._complete
+
+def killed(self, writing, partial, path, about):
+    writing.result()
+    if about["step"] == 6 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if self.processes.rank == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        import time
+        time.sleep(60)
+    complete(self, writing, partial, path, about)
+
+Writer._complete = killed
+digits.main(sys.argv[1:])
+"""
+
+
+def launch(count: int, target: list[str], out: Path, steps: int, *options: str) -> subprocess.Popen[str]:
+    settings = [part for one in (*SETTINGS, f"train.steps={steps}") for part in ("--set", one)]
+    words = ["--arm", "haste", "--out", str(out), "--device", "cpu", "--quiet", *settings]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([*torchrun, *target, *words], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, which takes the same steps (test_engines.py)."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(out, "step", STEPS)
+    return out
+
+
+def assert_same(out: Path, undisturbed: Path) -> None:
+    ours, theirs = curve(out), curve(undisturbed)
+    assert list(ours) == list(range(1, STEPS + 1))
+    for step, row in ours.items():
+        assert row == pytest.approx(theirs[step], rel=TOLERANCE), step
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_rank_killed_during_saving_and_an_elastic_restart(undisturbed: Path, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    out = tmp_path / "run"
+    process = launch(4, [str(script)], out, STEPS, "--max-restarts", "1")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) <= 1 and all(re.match(r"error: rank 2 \(host .*\) has ended", line) for line in lines), said
+    assert_same(out, undisturbed)
+
+
+def test_a_scheduler_stops_four_and_two_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "run", ["-m", "hastezoo.recipes.digits"]
+    process = launch(4, recipe, out, 100_000, "--max-restarts", "3")
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "step-00000003").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode and "error: " not in said, said
+    stopped = step_of(Checkpoints(out / "checkpoints").paths()[0])
+    assert stopped >= 3
+    process = launch(2, recipe, out, max(STEPS, stopped + 2))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    if stopped + 2 > STEPS:
+        pytest.skip(f"stopped only after step {stopped}")
+    assert_same(out, undisturbed)
