@@ -88,8 +88,14 @@ def join_processes(device: torch.device, *, silence: float = 60.0, stall: float 
         torch.cuda.set_device(device)
     heart = Heartbeat.join(rank=int(os.environ["RANK"]), count=count, silence=silence, stall=stall)
     # Beside NCCL gloo, by which CPUs agree on things.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Processes(dist.get_rank(), count, device, heart)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # torchrun starts workers again beside the same store, where the addresses of those that ended still are.
+    attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{count}"
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(attempt, store), rank=rank, world_size=count, timeout=PATIENCE
+    )
+    return Processes(rank, count, device, heart)
 
 
 def share_of_processes(device: torch.device) -> Processes:
