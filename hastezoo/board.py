@@ -47,12 +47,13 @@ class Board:
             None if the store cannot be reached.
         """
         try:
-            if self.store is None:
+            if new := self.store is None:
                 self.store, self.check = self.connect()
-                self.store.append("roll", f" {self.rank}")
             self.check()
             self.store.set(str(self.rank), note)
-            # A key that is not there would be waited for, so the roll tells which are.
+            # A key that is not there would be waited for, so the roll tells which are; no rank is on it without a note.
+            if new:
+                self.store.append("roll", f" {self.rank}")
             present = {int(rank) for rank in self.store.get("roll").split()}
             ranks = [rank for rank in range(self.count) if rank in present]
             found = dict(zip(ranks, self.store.multi_get([str(rank) for rank in ranks]), strict=True))

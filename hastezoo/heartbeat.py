@@ -7,7 +7,7 @@ each other (torchrun's, or that of rank 0), and reads there how far the others a
   (one that may take its time has `stall` seconds: its thread may not get Python's lock);
 - when no process finished a step, or began another part of one, for `stall` seconds, and none had said that it may take
   its time; the line names the process for which the others wait;
-- when the store itself did not answer for `silence` seconds.
+- when the store itself, once all had reached it, did not answer for `silence` seconds.
 
 The training thread may hang in a collective meanwhile, which hears nothing, so all processes end by `os._exit`, with
 code 1, and one of them says why. A process that never beat has `START` seconds more.
@@ -143,7 +143,7 @@ class Heartbeat:
         self.beats = 0
         self.before = clock()
         self.peers = [Peer(other) for other in range(count)]
-        self.reached = False  # the store, once
+        self.reached = False  # the store, by all
         self.mute = self.stalled = self.ending = 0.0
         self.asking = self.asked = self.sentenced = self.said = self.ended = False
         self.line: str | None = None
@@ -284,7 +284,8 @@ class Heartbeat:
         moved = before != [peer.progress for peer in self.peers]
         at_leisure = any(peer.state is None or peer.state.unhurried or peer.status == "done" for peer in self.peers)
         self.stalled = 0.0 if moved or at_leisure else self.stalled + weight
-        self.mute, self.reached = 0.0, True
+        # The store may stand still while processes reach it: torch looks their names up, which may take seconds each.
+        self.mute, self.reached = 0.0, self.reached or None not in answer.notes
         if answer.elected is not None:
             self.elected = answer.elected
 
@@ -374,10 +375,10 @@ class Heartbeat:
         return self.errand.returned(LATE * self.beat) and self.errand.answer is not None
 
     def _keep_store(self) -> None:
-        """Until the others have read how this process ended: the store ends with it."""
-        for _ in range(LATE):
-            self._hear(self.errand.answer, 0.0)
-            if all(peer.status or peer.state is None for peer in self.peers):
+        """Until the others, if they live, have read how this process ended: the store ends with it."""
+        for _ in range(round(self.silence / self.beat)):
+            self._hear(self.errand.answer, self.beat)
+            if all(peer.status or peer.state is None or peer.age >= GONE * self.beat for peer in self.peers):
                 break
             self.sleep(self.beat)
             if not self._tell():

@@ -109,7 +109,7 @@ def test_without_data_it_says_how_to_prepare_some() -> None:
 def test_where_a_run_goes(words: tuple[str, ...], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants have folders of their own, so that none goes on with another's run."""
     begun: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(latents, "run", lambda *given, **options: begun.append(given) or True)
+    monkeypatch.setattr(latents, "run", lambda *given, **options: begun.append(given))
     assert invoke("--data", str(write_captioned(tmp_path / "data")), *words).exit_code == 0
     ((recipe, name, config, out),) = begun
     variants = [word for word, before in zip(words[1:], words, strict=False) if before == "--variant"]

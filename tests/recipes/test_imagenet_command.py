@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from hastezoo.errors import REQUEUE
 from hastezoo.recipes import imagenet256, imagenet512, latents
 from hastezoo.recipes.latents import LatentsConfig, checkpoints, recipe_config
 from hastezoo.training import estimate
@@ -40,12 +41,13 @@ class Begun:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, LatentsConfig, Path]] = []
         self.options: dict[str, Any] = {}
-        self.finished = True
+        self.stopped: int | None = None
 
-    def __call__(self, recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> bool:
+    def __call__(self, recipe: str, checkpoint: str, config: LatentsConfig, out: Path, **options: Any) -> None:
         self.calls.append((recipe, checkpoint, config, out))
         self.options = options
-        return self.finished
+        if self.stopped is not None:
+            raise SystemExit(self.stopped)
 
     @property
     def config(self) -> LatentsConfig:
@@ -133,8 +135,8 @@ def test_options_reach_the_run(begun: Begun, data: str, tmp_path: Path) -> None:
     assert invoke(*words, "--quiet", "--fork", "step-00000001.pt").exit_code == 0
     assert begun.calls[-1][1::2] == ("sit-b", tmp_path / "x")
     assert begun.options == {"device": "cpu", "fresh": True, "quiet": True, "origin": Path("step-00000001.pt")}
-    begun.finished = False
-    assert invoke("--data", data).exit_code == 130
+    begun.stopped = REQUEUE
+    assert invoke("--data", data).exit_code == REQUEUE
 
 
 def test_a_setting_reaches_its_place_and_nothing_else(begun: Begun, data: str) -> None:
