@@ -13,6 +13,7 @@ import click
 
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.options import device_options, model_options, overrides, protocol_options
+from hastezoo.cli.stopping import requeued_when_stopped
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card
 
@@ -67,6 +68,7 @@ DRAWING = (
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @reporting_errors
+@requeued_when_stopped
 @click.pass_context
 def command(context: click.Context, **options: Any) -> None:
     """Measure a checkpoint, or images that exist: FID, sFID, Inception Score, precision, recall, KID.
