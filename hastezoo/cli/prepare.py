@@ -10,6 +10,7 @@ import click
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.prepare_coco import captions_command, coco_command
 from hastezoo.cli.prepare_work import KEPT, PrepareBar, carry_out, conclude, shared_options
+from hastezoo.cli.stopping import requeued_when_stopped
 from hastezoo.errors import UserError, nearest
 
 RESOLUTIONS = {"imagenet256": 256, "imagenet512": 512, "folder": None}
@@ -64,6 +65,7 @@ def add_classes(kind: str) -> None:
     @click.option("--label-column", help="Of a Hub data set, where it has several.")
     @shared_options(shard_size=4096)
     @reporting_errors
+    @requeued_when_stopped
     def classes_command(source: str, dest: Path, **options: Any) -> None:
         """Cropped images, labels and latents, in Arrow shards.
 
@@ -93,7 +95,8 @@ def _prepare(kind: str, source: str, dest: Path, options: dict[str, Any]) -> Non
     if kind != "folder":
         _check_imagenet(kind, resolution, opened.classes, opened.total)
     manifest = carry_out(opened, dest, settings, options, PrepareBar(quiet=options["quiet"]))
-    conclude(manifest, dest, f"{manifest.samples:,} images of {len(manifest.classes)} classes")
+    if manifest is not None:
+        conclude(manifest, dest, f"{manifest.samples:,} images of {len(manifest.classes)} classes")
 
 
 def _resolution(kind: str, given: int | None) -> int:

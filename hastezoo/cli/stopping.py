@@ -40,7 +40,7 @@ def requeued_when_stopped(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` where a notice comes. What comes after it is not heard: a scheduler and torchrun may both send one.
+    """Raise `Stopped` where a notice comes. What comes after it is not heard: scheduler and torchrun may both send one.
 
     Raises:
         Stopped: If a notice comes.

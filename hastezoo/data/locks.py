@@ -1,8 +1,8 @@
 """Who may work on a data set: one command alone, or the ranks of one WORLD_SIZE, each once.
 
-A command that is alone holds the folder's lock to its end. Ranks hold that one, the gate, for moments, to look at what they
-share and to change it, and each a lock of its own, named by rank and WORLD_SIZE, to its end. Whoever enters looks, within
-the gate, for locks that it does not go together with. Locks go with their processes, however these end.
+A command that is alone holds the folder's lock to its end. Ranks hold that one, the gate, for moments, to look at what
+they share and to change it, and each a lock of its own, named by rank and WORLD_SIZE, to its end. Whoever enters looks,
+within the gate, for locks that it does not go together with. Locks go with their processes, however these end.
 """
 
 from __future__ import annotations

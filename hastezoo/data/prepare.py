@@ -1,8 +1,8 @@
 """Images -> a prepared data set: latents' moments, cropped images, and labels or captions, in Arrow shards.
 
-Work goes unit by unit, a shard each, by one process or several: those that one command starts, or ranks on any machines.
-A finished shard has a record beside it; a preparation that was stopped or killed goes on with the units that have none. A
-manifest comes last.
+Work goes unit by unit, a shard each, by one process or several: those that one command starts, or ranks on any
+machines. A finished shard has a record beside it; a preparation that was stopped or killed goes on with the units that
+have none. A manifest comes last.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from hastezoo.data import shards
 from hastezoo.data.claims import UNDER_WAY, check_claim, check_finished, claim_of
 from hastezoo.data.locks import Held, at_work
-from hastezoo.data.manifest import FILE, Manifest, Skipped
+from hastezoo.data.manifest import FILE, Manifest
 from hastezoo.data.networks import Networks, load_networks
 from hastezoo.data.preparing import Preparer, PrepareSettings, Progress, too_many_bad
 from hastezoo.data.ranks import Missing, Ranks, Waiting
@@ -51,7 +51,7 @@ class Machine:
     threads: int | None = None
     batch_size: int | None = None
     max_bad: int = 100
-    ranks: Ranks = Ranks()
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Watch(Protocol):
@@ -263,7 +263,7 @@ def _make_shards(task: _Task, networks: Networks, tally: _Tally) -> None:
     processes = min(machine.processes or 1, max(1, len(todo)))
     batch_size = machine.batch_size or (16 if _on_cuda(machine.device) else 4)
     threads = machine.threads or max(1, (os.cpu_count() or 1) // processes)
-    options = {"batch_size": batch_size, "threads": threads, "max_bad": machine.max_bad}
+    options: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "max_bad": machine.max_bad}
     if processes > 1:
         place = (source, task.dest, task.settings, machine.device)
         made = work_in_processes(*place, processes, todo, options, watch.advance)
@@ -294,7 +294,7 @@ def _concluded(task: _Task, networks: Networks, tally: _Tally) -> Manifest:
     while True:
         _wait(task, tally, waiting)
         with task.held.gate():
-            tally.records = Records(dest, source.units)
+            tally = _Tally(task, Records(dest, source.units))
             # A rank that begins may have had some made anew. What is missing of this one alone, somebody took away.
             if task.machine.ranks.count > 1 and tally.records.missing:
                 continue

@@ -62,8 +62,8 @@ class Missing:
             behind[NAMED:] = [f"the rest of {len(behind) - NAMED} more ranks"]
         example = next(iter(self.of_ranks))
         return (
-            f"waiting for {len(self.units):,} of {self.total:,} {things}: {', '.join(behind)}; a rank that has ended is "
-            f"started again with RANK={example} WORLD_SIZE={self.ranks} {command}"
+            f"waiting for {len(self.units):,} of {self.total:,} {things}: {', '.join(behind)}; a rank that has ended "
+            f"is started again with RANK={example} WORLD_SIZE={self.ranks} {command}"
         )
 
 

@@ -89,8 +89,9 @@ def _measured(
 
     place = str(settings["device"]).partition(" ")[0]
     near = place if place.startswith("cuda") else "cpu"  # where there is neither half nor double precision
-    told = {"progress": follower.images, "stage": follower.stage, "waits": follower.waits}
-    outcome = evaluate(plan, reference, device=near, **told)
+    outcome = evaluate(
+        plan, reference, device=near, progress=follower.images, stage=follower.stage, waits=follower.waits
+    )
     kept = [watcher for watcher in plan.watchers if isinstance(watcher, Kept)]
     for one in kept:
         one.store.finish()
