@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -127,11 +128,11 @@ def carry_out(
     from hastezoo.data.prepare import prepare, prepare_share
 
     machine = _machine(options)
+    if machine.ranks.rank:
+        prepare_share(source, dest, settings, machine)  # in silence: the first tells of all
+        return None
     try:
         with bar.bar:
-            if machine.ranks.rank:
-                prepare_share(source, dest, settings, machine, bar)
-                return None
             manifest = prepare(source, dest, settings, machine, bar)
     except KeyboardInterrupt:
         click.echo(
@@ -162,6 +163,9 @@ def _machine(options: dict[str, Any]) -> Machine:
         raise UserError(
             f"--processes does not go with WORLD_SIZE={share.count}, where every rank is one process; leave it out"
         )
+    neighbours = os.environ.get("LOCAL_WORLD_SIZE", "")  # torchrun's word for the processes of one machine
+    if asked["threads"] is None and neighbours.isdecimal():
+        asked["threads"] = max(1, (os.cpu_count() or 1) // max(1, int(neighbours)))
     return Machine(**{**asked, "device": str(share.device), "ranks": Ranks(share.rank, share.count)})
 
 
