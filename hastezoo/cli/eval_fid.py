@@ -74,8 +74,9 @@ def command(context: click.Context, **options: Any) -> None:
     """Measure a checkpoint, or images that exist: FID, sFID, Inception Score, precision, recall, KID.
 
     Images are drawn and measured in one pass and not kept. What is done stays: the same command goes on after an
-    interruption, and `torchrun --nproc-per-node 8 -m hastezoo eval-fid ...` shares the work out; the numbers depend
-    on neither. (torchrun takes --num for an option of its own: give it -n.)
+    interruption, and `torchrun --nproc-per-node 8 -m hastezoo eval-fid ...`, or RANK and WORLD_SIZE set by hand or a
+    scheduler, share the work out; the numbers depend on neither. (torchrun takes --num for an option of its own: give
+    it -n.) SIGTERM and SIGUSR1 end it with exit code 75, to be requeued.
     """
     from hastezoo.evaluation.asking import settled
 

@@ -40,7 +40,9 @@ class Kinds(click.Group):
 def command() -> None:
     """Make a data set for training: cropped images, labels or captions, and latents, in Arrow shards.
 
-    Each kind of data set is a command of its own. Typed again after an interruption, it goes on.
+    Each kind of data set is a command of its own. Typed again after an interruption, it goes on; SIGTERM and SIGUSR1
+    end it with exit code 75, to be requeued. `torchrun --nproc-per-node 8 -m hastezoo prepare ...`, or RANK and
+    WORLD_SIZE set by hand or a scheduler, share the shards out over processes on any machines that see DEST.
     """
 
 

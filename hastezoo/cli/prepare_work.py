@@ -41,7 +41,11 @@ def shared_options(shard_size: int) -> Callable[[Callable[..., Any]], Callable[.
         ),
         click.option("--image-format", type=click.Choice(["png", "jpeg"]), default="png", show_default=True),
         click.option("--device", default="auto", show_default=True),
-        click.option("--processes", type=click.IntRange(1), help="Each with its networks; GPUs in turn [one per GPU]."),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="Each with its networks; GPUs in turn [one per GPU; not with RANK and WORLD_SIZE, where each is one].",
+        ),
         click.option(
             "--threads", type=click.IntRange(1), help="Of each process, to read and crop [the cores shared out]."
         ),
