@@ -19,6 +19,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class Stopped(BaseException):
+    """A scheduler stops the command by a signal, whose name this carries; like Ctrl-C it is no error to be handled."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names that look most like `name`, best first."""
     return difflib.get_close_matches(name.lower(), list(known), n=count, cutoff=0.4)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hastezoo.errors import UserError
 from hastezoo.heartbeat import Heart, Heartbeat, Silent
 
 # Of collectives. Heartbeats tell sooner and better who is missing, and a quick FID may keep all others waiting.
@@ -99,14 +100,38 @@ def join_processes(device: torch.device, *, silence: float = 60.0, stall: float 
 
 
 def share_of_processes(device: torch.device) -> Processes:
-    """This process among those of torchrun, for work that is shared out by number: they need not talk to each other."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    """This process among those of torchrun or a scheduler, for work that is shared out by number: they need not talk.
+
+    Args:
+        device: Where it computes; of CUDA it takes the GPU of LOCAL_RANK.
+
+    Raises:
+        UserError: If RANK, WORLD_SIZE or LOCAL_RANK is no number that it can be.
+    """
+    count = _number_of("WORLD_SIZE", 1)
+    if count < 1:
+        raise UserError(f"WORLD_SIZE={count} is no number of processes; it is 1 or more")
     if count == 1:
         return Processes(0, 1, device)
     _end_with_launcher()
+    rank = _number_of("RANK", None)
+    if not 0 <= rank < count:
+        raise UserError(f"RANK={rank} is none of WORLD_SIZE={count}: ranks count from 0 to {count - 1}")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return Processes(int(os.environ["RANK"]), count, device)
+        gpu, gpus = _number_of("LOCAL_RANK", device.index or 0), torch.cuda.device_count()
+        if not 0 <= gpu < gpus:
+            raise UserError(f"LOCAL_RANK={gpu} has no GPU of its own: the machine has {gpus}, counted from 0")
+        device = torch.device("cuda", gpu)
+    return Processes(rank, count, device)
+
+
+def _number_of(name: str, default: int | None) -> int:
+    """What the environment says, of a process among several."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.removeprefix("-").isdecimal():
+        given = f"is {text!r}" if text else "is not set"
+        raise UserError(f"{name} {given}: a process of several needs RANK and WORLD_SIZE, as torchrun sets them")
+    return int(text)
 
 
 def _end_with_launcher() -> None:

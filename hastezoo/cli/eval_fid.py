@@ -13,6 +13,7 @@ import click
 
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.options import device_options, model_options, overrides, protocol_options
+from hastezoo.cli.stopping import requeued_when_stopped
 from hastezoo.errors import UserError
 from hastezoo.zoo.registry import DEFAULT_CHECKPOINT, find_card
 
@@ -67,13 +68,15 @@ DRAWING = (
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @reporting_errors
+@requeued_when_stopped
 @click.pass_context
 def command(context: click.Context, **options: Any) -> None:
     """Measure a checkpoint, or images that exist: FID, sFID, Inception Score, precision, recall, KID.
 
     Images are drawn and measured in one pass and not kept. What is done stays: the same command goes on after an
-    interruption, and `torchrun --nproc-per-node 8 -m hastezoo eval-fid ...` shares the work out; the numbers depend
-    on neither. (torchrun takes --num for an option of its own: give it -n.)
+    interruption, and `torchrun --nproc-per-node 8 -m hastezoo eval-fid ...`, or RANK and WORLD_SIZE set by hand or a
+    scheduler, share the work out; the numbers depend on neither. (torchrun takes --num for an option of its own: give
+    it -n.) SIGTERM and SIGUSR1 end it with exit code 75, to be requeued.
     """
     from hastezoo.evaluation.asking import settled
 

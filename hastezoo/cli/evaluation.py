@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from hastezoo.evaluation.following import Follower
 
 if TYPE_CHECKING:
+    from hastezoo.data.ranks import Missing
     from hastezoo.evaluation.extractors import Extractor
     from hastezoo.evaluation.results.result import EvaluationResult
     from hastezoo.evaluation.run import Plan
@@ -80,6 +83,10 @@ class EvaluationBar(Follower):
         for task in self.tasks.values():
             self.bar.update(task, visible=False)
         self.tasks["stage"] = self.bar.add_task(text, total=None)
+
+    def waits(self, missing: Missing) -> None:
+        """What of the other processes' features is missing, and how one of them is started again."""
+        self.say(missing.line("chunks", shlex.join(["hastezoo", *sys.argv[1:]])))
 
     def _update(self, name: str, done: int, total: int) -> None:
         if name not in self.tasks:

@@ -10,6 +10,7 @@ import click
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.prepare_coco import captions_command, coco_command
 from hastezoo.cli.prepare_work import KEPT, PrepareBar, carry_out, conclude, shared_options
+from hastezoo.cli.stopping import requeued_when_stopped
 from hastezoo.errors import UserError, nearest
 
 RESOLUTIONS = {"imagenet256": 256, "imagenet512": 512, "folder": None}
@@ -39,7 +40,9 @@ class Kinds(click.Group):
 def command() -> None:
     """Make a data set for training: cropped images, labels or captions, and latents, in Arrow shards.
 
-    Each kind of data set is a command of its own. Typed again after an interruption, it goes on.
+    Each kind of data set is a command of its own. Typed again after an interruption, it goes on; SIGTERM and SIGUSR1
+    end it with exit code 75, to be requeued. `torchrun --nproc-per-node 8 -m hastezoo prepare ...`, or RANK and
+    WORLD_SIZE set by hand or a scheduler, share the shards out over processes on any machines that see DEST.
     """
 
 
@@ -64,6 +67,7 @@ def add_classes(kind: str) -> None:
     @click.option("--label-column", help="Of a Hub data set, where it has several.")
     @shared_options(shard_size=4096)
     @reporting_errors
+    @requeued_when_stopped
     def classes_command(source: str, dest: Path, **options: Any) -> None:
         """Cropped images, labels and latents, in Arrow shards.
 
@@ -93,7 +97,8 @@ def _prepare(kind: str, source: str, dest: Path, options: dict[str, Any]) -> Non
     if kind != "folder":
         _check_imagenet(kind, resolution, opened.classes, opened.total)
     manifest = carry_out(opened, dest, settings, options, PrepareBar(quiet=options["quiet"]))
-    conclude(manifest, dest, f"{manifest.samples:,} images of {len(manifest.classes)} classes")
+    if manifest is not None:
+        conclude(manifest, dest, f"{manifest.samples:,} images of {len(manifest.classes)} classes")
 
 
 def _resolution(kind: str, given: int | None) -> int:

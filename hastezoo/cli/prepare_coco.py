@@ -11,6 +11,7 @@ import click
 
 from hastezoo.cli.errors import reporting_errors
 from hastezoo.cli.prepare_work import KEPT, PrepareBar, carry_out, conclude, shared_options
+from hastezoo.cli.stopping import requeued_when_stopped
 from hastezoo.conditioning.clip_files import CLIP
 from hastezoo.errors import UserError
 
@@ -51,6 +52,7 @@ def caption_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(1), help="So many of the images, always the same ones."),
         shared_options(shard_size=1024),
         reporting_errors,
+        requeued_when_stopped,
     )
     for part in reversed(parts):
         command = part(command)
@@ -93,5 +95,7 @@ def _prepare(name: str, resolution: int, images: Path, annotations: Path, dest: 
         click.echo(f"left out: {source.without_captions:,} images without a caption", err=True)
     bar = CaptionBar(source.captions, dest, quiet=options["quiet"])
     manifest = carry_out(source, dest, settings, options, bar)
+    if manifest is None:
+        return
     assert manifest.text is not None
     conclude(manifest, dest, f"{manifest.samples:,} images with {manifest.text.captions:,} captions")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hastezoo.errors import UserError
+
 if TYPE_CHECKING:
     from hastezoo.data.manifest import Manifest
+    from hastezoo.data.prepare import Machine
     from hastezoo.data.preparing import PrepareSettings
+    from hastezoo.data.ranks import Missing
     from hastezoo.data.source import Source
 
 KEPT = ("vae", "image_format", "shard_size")  # options that are settings of every data set
@@ -34,7 +41,11 @@ def shared_options(shard_size: int) -> Callable[[Callable[..., Any]], Callable[.
         ),
         click.option("--image-format", type=click.Choice(["png", "jpeg"]), default="png", show_default=True),
         click.option("--device", default="auto", show_default=True),
-        click.option("--processes", type=click.IntRange(1), help="Each with its networks; GPUs in turn [one per GPU]."),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="Each with its networks; GPUs in turn [one per GPU; not with RANK and WORLD_SIZE, where each is one].",
+        ),
         click.option(
             "--threads", type=click.IntRange(1), help="Of each process, to read and crop [the cores shared out]."
         ),
@@ -101,18 +112,29 @@ class PrepareBar:
             click.echo(f"{self.done:,}{total} images, {rate:.1f} images/s{left}", err=True)
             self.spoke = now
 
+    def waits(self, missing: Missing) -> None:
+        """Say what of the other ranks' shards is missing, and how one of them is started again."""
+        if not self.quiet:
+            click.echo(missing.line("shards", shlex.join(["hastezoo", *sys.argv[1:]])), err=True)
+
 
 def carry_out(
     source: Source, dest: Path, settings: PrepareSettings, options: dict[str, Any], bar: PrepareBar
-) -> Manifest:
+) -> Manifest | None:
     """Prepare with the machine that the options ask for, and list what was skipped.
+
+    Returns:
+        The manifest; None of a rank other than the first, whose share is done.
 
     Raises:
         SystemExit: If it is interrupted; a line says how to go on.
     """
-    from hastezoo.data.prepare import Machine, prepare
+    from hastezoo.data.prepare import prepare, prepare_share
 
-    machine = Machine(**{key: options[key] for key in MACHINE})
+    machine = _machine(options)
+    if machine.ranks.rank:
+        prepare_share(source, dest, settings, machine)  # in silence: the first tells of all
+        return None
     try:
         with bar.bar:
             manifest = prepare(source, dest, settings, machine, bar)
@@ -124,6 +146,31 @@ def carry_out(
     for one in manifest.skipped[:10]:
         click.echo(f"skipped: {one.id}: {one.reason}", err=True)
     return manifest
+
+
+def _machine(options: dict[str, Any]) -> Machine:
+    """What the options ask for; of torchrun's or a scheduler's processes the share of this one, on a GPU of its own.
+
+    Raises:
+        UserError: If --processes is given too, or the environment names no rank that can be.
+    """
+    from hastezoo.data.prepare import Machine
+    from hastezoo.data.ranks import Ranks
+    from hastezoo.devices import find_device
+    from hastezoo.processes import share_of_processes
+
+    asked = {key: options[key] for key in MACHINE}
+    share = share_of_processes(find_device(options["device"]))
+    if share.count == 1:
+        return Machine(**asked)
+    if options["processes"] is not None:
+        raise UserError(
+            f"--processes does not go with WORLD_SIZE={share.count}, where every rank is one process; leave it out"
+        )
+    neighbours = os.environ.get("LOCAL_WORLD_SIZE", "")  # torchrun's word for the processes of one machine
+    if asked["threads"] is None and neighbours.isdecimal():
+        asked["threads"] = max(1, (os.cpu_count() or 1) // max(1, int(neighbours)))
+    return Machine(**{**asked, "device": str(share.device), "ranks": Ranks(share.rank, share.count)})
 
 
 def conclude(manifest: Manifest, dest: Path, what: str) -> None:

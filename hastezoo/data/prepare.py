@@ -1,36 +1,36 @@
 """Images -> a prepared data set: latents' moments, cropped images, and labels or captions, in Arrow shards.
 
-Work goes unit by unit, a shard each, by one process or several. A finished shard has a record beside it; a preparation
-that was stopped or killed goes on with the units that have none. A manifest comes last.
+Work goes unit by unit, a shard each, by one process or several: those that one command starts, or ranks on any
+machines. A finished shard has a record beside it; a preparation that was stopped or killed goes on with the units that
+have none. A manifest comes last.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
+import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-
-from hastezoo import __version__
-from hastezoo.autoencoders import LatentAutoencoder
 from hastezoo.data import shards
-from hastezoo.data.captioned import load_encoder, write_empty
-from hastezoo.data.claims import NETWORKS, UNDER_WAY, check_claim, check_finished, claim_of
-from hastezoo.data.manifest import FILE, LatentInfo, Manifest, TextInfo
-from hastezoo.data.preparing import Preparer, PrepareSettings, Progress, record_of, too_many_bad
+from hastezoo.data.claims import UNDER_WAY, check_claim, check_finished, claim_of
+from hastezoo.data.locks import Held, at_work
+from hastezoo.data.manifest import FILE, Manifest
+from hastezoo.data.networks import Networks, load_networks
+from hastezoo.data.preparing import Preparer, PrepareSettings, Progress, too_many_bad
+from hastezoo.data.ranks import Missing, Ranks, Waiting
+from hastezoo.data.records import Records, images_of, record_of, remove_partials_of
 from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
+from hastezoo.data.summing import manifest_of
 from hastezoo.data.workers import work_in_processes
 from hastezoo.errors import UserError
-from hastezoo.files import alone_in, remove_partials, write_json
+from hastezoo.files import write_json
 
-if TYPE_CHECKING:
-    from hastezoo.conditioning.text import TextEncoder
+LOOK_EVERY = 1.0  # seconds between two looks for what other ranks make
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class Machine:
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps. Several processes on CUDA take the GPUs in turn.
-        processes: Each with networks of its own; None for one per GPU.
+        processes: Each with networks of its own; None for one per GPU. Of a rank always one.
         threads: Of each process, that read and crop; None for the cores shared out.
         batch_size: Images encoded at once; None for 16 on a GPU and 4 elsewhere.
-        max_bad: Unreadable images that are skipped before it is refused.
+        max_bad: Unreadable images that are skipped before it is refused, over all processes and ranks.
+        ranks: Which of the processes this is that share the work and nothing but the folder.
     """
 
     device: str = "auto"
@@ -50,6 +51,7 @@ class Machine:
     threads: int | None = None
     batch_size: int | None = None
     max_bad: int = 100
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Watch(Protocol):
@@ -60,12 +62,30 @@ class Watch(Protocol):
 
     def begin(self, done: int, total: int | None, shards_done: int, shards: int) -> None: ...
     def advance(self, images: int) -> None: ...
+    def waits(self, missing: Missing) -> None:
+        """Of several ranks the first has been waiting for the others for long."""
+
+
+class Unwatched:
+    """Nobody is told."""
+
+    def encodes(self, length: int, width: int) -> None:
+        pass
+
+    def begin(self, done: int, total: int | None, shards_done: int, shards: int) -> None:
+        pass
+
+    def advance(self, images: int) -> None:
+        pass
+
+    def waits(self, missing: Missing) -> None:
+        pass
 
 
 def prepare(
     source: Source, dest: Path, settings: PrepareSettings, machine: Machine | None = None, watch: Watch | None = None
 ) -> Manifest:
-    """Prepare a data set, or go on preparing it.
+    """Prepare a data set, or go on preparing it; as the first of several ranks, with what the others make.
 
     Args:
         source: The images.
@@ -78,9 +98,58 @@ def prepare(
         The manifest; of a data set that was finished before, as it is.
 
     Raises:
-        UserError: If the folder holds something else, too many images cannot be read, or it cannot be written.
+        UserError: If the folder holds something else or somebody works on it, too many images cannot be read, or it
+            cannot be written.
+        ValueError: If this is another rank than the first.
     """
     machine = machine or Machine()
+    if machine.ranks.rank:
+        raise ValueError(f"rank {machine.ranks.rank} makes a share: prepare_share")
+    manifest = _started(source, dest, settings, machine, watch)
+    assert manifest is not None
+    return manifest
+
+
+def prepare_share(
+    source: Source, dest: Path, settings: PrepareSettings, machine: Machine, watch: Watch | None = None
+) -> None:
+    """Make the shards of one of several ranks that is not the first, or those of them that are missing.
+
+    Args, Raises: As `prepare`.
+    """
+    _started(source, dest, settings, machine, watch)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is prepared, by what, and who is told."""
+
+    source: Source
+    dest: Path
+    settings: PrepareSettings
+    machine: Machine
+    watch: Watch
+    held: Held
+
+
+def _started(
+    source: Source, dest: Path, settings: PrepareSettings, machine: Machine, watch: Watch | None
+) -> Manifest | None:
+    """The manifest, of the process that writes it."""
+    _check_source(source, settings)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with at_work(dest, machine.ranks, "preparing") as held:
+            return _prepare(_Task(source, dest, settings, machine, watch or Unwatched(), held))
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        raise UserError(
+            f"{dest} cannot be written:{place} {error.strerror or error}. {_state(dest, source)}; when that is mended, "
+            "the same command goes on"
+        ) from None
+
+
+def _check_source(source: Source, settings: PrepareSettings) -> None:
     if source.has_moments and settings.flip:
         raise UserError(
             f"{source.description} has no moments of mirrored images; leave out --flip, or prepare the photographs"
@@ -92,39 +161,43 @@ def prepare(
             else "captions, for which a text encoder is needed"
         )
         raise UserError(f"the images of {source.description} have {kind}")
-    try:
-        dest.mkdir(parents=True, exist_ok=True)
-        with alone_in(dest, "preparing"):
-            return _prepare(source, dest, settings, machine, watch)
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        raise UserError(
-            f"{dest} cannot be written:{place} {error.strerror or error}. {_state(dest, source)}; when that is mended, "
-            "the same command goes on"
-        ) from None
 
 
-def _prepare(source: Source, dest: Path, settings: PrepareSettings, machine: Machine, watch: Watch | None) -> Manifest:
-    claim = claim_of(source, settings)
-    if (dest / FILE).exists():
-        finished = check_finished(dest, claim)
-        _tidy(dest, source)
-        return finished
-    check_claim(dest, claim)
-    remove_partials(dest)
-    processes = machine.processes or _gpus(machine.device)
-    networks = _load(source, settings, machine.device if processes == 1 else "cpu")
+def _prepare(task: _Task) -> Manifest | None:
+    source, dest, machine = task.source, task.dest, task.machine
+    claim = claim_of(source, task.settings)
+    with task.held.gate():
+        if (finished := _finished(task, claim)) is not None:
+            return finished
+        remove_partials_of(dest, machine.ranks)
+    processes = 1 if machine.ranks.count > 1 else machine.processes or _gpus(machine.device)
+    networks = load_networks(source, task.settings, machine.device if processes == 1 else "cpu")
     claim.update(networks.digests)
-    check_claim(dest, claim)
-    write_json(dest / UNDER_WAY, claim)
-    if watch is not None and networks.encoder is not None:
-        watch.encodes(networks.encoder.length, networks.encoder.width)
-    _make_shards(source, dest, settings, replace(machine, processes=processes), networks, watch)
-    manifest = _manifest(source, dest, settings, claim, networks)
-    shards.write_index(dest, manifest)
-    manifest.write(dest)
-    _tidy(dest, source)
-    return manifest
+    with task.held.gate():
+        if (finished := _finished(task, claim)) is not None:  # by other ranks, meanwhile
+            return finished
+        write_json(dest / UNDER_WAY, claim)
+        records = Records(dest, source.units)
+        _forget_too_many_bad(records, machine)
+    if networks.encoder is not None:
+        task.watch.encodes(networks.encoder.length, networks.encoder.width)
+    tally = _Tally(task, records)
+    _make_shards(replace(task, machine=replace(machine, processes=processes)), networks, tally)
+    return None if machine.ranks.rank else _concluded(task, networks, tally)
+
+
+def _finished(task: _Task, claim: dict[str, Any]) -> Manifest | None:
+    """What was finished before; None where it is to be begun or goes on, and may.
+
+    Raises:
+        UserError: If the folder holds something else.
+    """
+    if not (task.dest / FILE).exists():
+        check_claim(task.dest, claim)
+        return None
+    finished = check_finished(task.dest, claim)
+    _tidy(task.dest, task.source)
+    return finished
 
 
 def _tidy(dest: Path, source: Source) -> None:
@@ -145,80 +218,62 @@ def _gpus(device: str) -> int:
     return torch.cuda.device_count() if found.type == "cuda" and found.index is None else 1
 
 
-@dataclass(frozen=True)
-class _Networks:
-    """What encodes; None for what the images do not need."""
+def _forget_too_many_bad(records: Records, machine: Machine) -> None:
+    """Have units with unreadable images made anew where they are too many, or all: the source may be mended now.
 
-    autoencoder: LatentAutoencoder | None
-    encoder: TextEncoder | None
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """Of their weights, by their names in the claim."""
-        pairs = zip(NETWORKS, (self.autoencoder, self.encoder), strict=True)
-        return {key: "" if network is None else network.sha256 for key, network in pairs}
+    Of ranks the first to come does it for all: where there are too many, they have all ended, or will. Where nothing
+    could be read so far they may be at work on what can be.
+    """
+    made = bool(records.known) and not (machine.ranks.count > 1 and records.missing)
+    nothing = made and not any(record.shard for record in records.known.values())
+    if len(records.skipped) > machine.max_bad or nothing:
+        records.forget_bad()
 
 
-def _load(source: Source, settings: PrepareSettings, device: str) -> _Networks:
-    """Loaded here also where other processes do the work: what is wrong with it is said once, and first."""
-    from hastezoo.devices import find_device
+class _Tally:
+    """What is done and what was skipped by all ranks, as far as this one knows."""
 
-    autoencoder = None if source.has_moments else _autoencoder(settings, device)
-    place = settings.text_encoder
-    return _Networks(autoencoder, None if place is None else load_encoder(place, find_device(device)))
+    def __init__(self, task: _Task, records: Records) -> None:
+        self.task, self.records = task, records
+        self.skipped = records.skipped
+
+    def add(self, record: ShardRecord) -> None:
+        """Count what one more record says was skipped."""
+        self.skipped += record.skipped
+        limit = self.task.machine.max_bad
+        if len(self.skipped) > limit:
+            raise too_many_bad(self.skipped[-1], limit)
+
+    def look(self) -> None:
+        """See what other ranks have made meanwhile."""
+        ranks = self.task.machine.ranks
+        if ranks.count == 1:
+            return
+        for unit, record in self.records.look().items():
+            if not ranks.owns(unit):
+                self.task.watch.advance(images_of(record))
+                self.add(record)
 
 
-def _autoencoder(settings: PrepareSettings, device: str) -> LatentAutoencoder:
-    from hastezoo.devices import find_device
-
-    autoencoder = LatentAutoencoder.from_pretrained(settings.vae, device=find_device(device))
-    if settings.resolution % autoencoder.downsampling:
-        raise UserError(
-            f"the resolution {settings.resolution} is not a multiple of {autoencoder.downsampling}, which the "
-            f"autoencoder {autoencoder.source} reduces it by"
-        )
-    return autoencoder
-
-
-def _make_shards(
-    source: Source,
-    dest: Path,
-    settings: PrepareSettings,
-    machine: Machine,
-    networks: _Networks,
-    watch: Watch | None,
-) -> None:
-    _forget_too_many_bad(dest, source, machine.max_bad)
-    todo = [unit for unit in range(source.units) if not record_of(dest, unit).exists()]
-    records = _records(dest, source)
-    bad = sum(len(record.skipped) for record in records)
-    if watch is not None:
-        done = sum(record.shard.rows if record.shard else 0 for record in records) + bad
-        watch.begin(done, source.total, source.units - len(todo), source.units)
-    progress: Progress = watch.advance if watch is not None else lambda images: None
+def _make_shards(task: _Task, networks: Networks, tally: _Tally) -> None:
+    """Those of this process that are missing."""
+    source, machine, watch, records = task.source, task.machine, task.watch, tally.records
+    todo = [unit for unit in machine.ranks.share(source.units) if unit not in records.known]
+    watch.begin(records.images, source.total, len(records.known), source.units)
     processes = min(machine.processes or 1, max(1, len(todo)))
     batch_size = machine.batch_size or (16 if _on_cuda(machine.device) else 4)
     threads = machine.threads or max(1, (os.cpu_count() or 1) // processes)
-    options = {"batch_size": batch_size, "threads": threads, "max_bad": machine.max_bad}
+    options: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "max_bad": machine.max_bad}
     if processes > 1:
-        made = work_in_processes(source, dest, settings, machine.device, processes, todo, options, progress)
+        place = (source, task.dest, task.settings, machine.device)
+        made = work_in_processes(*place, processes, todo, options, watch.advance)
     else:
-        preparer = Preparer(source, dest, settings, networks.autoencoder, **options, encoder=networks.encoder)
-        made = _alone(preparer, todo, progress)
+        given = (source, task.dest, task.settings, networks.autoencoder)
+        made = _alone(Preparer(*given, **options, encoder=networks.encoder), todo, watch.advance)
     with closing(made):  # other processes end with it, also where this is left by an error
         for record in made:
-            bad += len(record.skipped)
-            if bad > machine.max_bad:
-                raise too_many_bad(record.skipped[-1], machine.max_bad)
-
-
-def _forget_too_many_bad(dest: Path, source: Source, max_bad: int) -> None:
-    """Have units with unreadable images made anew where they are too many, or all: the source may be mended now."""
-    records = _records(dest, source)
-    if sum(len(record.skipped) for record in records) > max_bad or not any(record.shard for record in records):
-        for path in (record_of(dest, unit) for unit in range(source.units)):
-            if path.exists() and ShardRecord.read(path).skipped:
-                path.unlink()
+            tally.add(record)
+            tally.look()
 
 
 def _on_cuda(device: str) -> bool:
@@ -232,83 +287,32 @@ def _alone(preparer: Preparer, todo: list[int], progress: Progress) -> Generator
         yield preparer(unit, progress)
 
 
-def _records(dest: Path, source: Source) -> list[ShardRecord]:
-    paths = [record_of(dest, unit) for unit in range(source.units)]
-    return [ShardRecord.read(path) for path in paths if path.exists()]
+def _concluded(task: _Task, networks: Networks, tally: _Tally) -> Manifest:
+    """Wait for the other ranks, and write what makes the shards a data set."""
+    source, dest = task.source, task.dest
+    waiting = Waiting(source.units, task.machine.ranks.count, task.watch.waits)
+    while True:
+        _wait(task, tally, waiting)
+        with task.held.gate():
+            tally = _Tally(task, Records(dest, source.units))
+            # A rank that begins may have had some made anew. What is missing of this one alone, somebody took away.
+            if task.machine.ranks.count > 1 and tally.records.missing:
+                continue
+            manifest = manifest_of(tally.records.in_order, source, dest, task.settings, networks)
+            shards.write_index(dest, manifest)
+            manifest.write(dest)
+            _tidy(dest, source)
+            return manifest
+
+
+def _wait(task: _Task, tally: _Tally, waiting: Waiting) -> None:
+    tally.look()
+    while task.machine.ranks.count > 1 and (missing := tally.records.missing):
+        waiting.see(missing)
+        time.sleep(LOOK_EVERY)
+        tally.look()
 
 
 def _state(dest: Path, source: Source) -> str:
     done = sum(record_of(dest, unit).exists() for unit in range(source.units))
     return f"{done} of {source.units} shards are done and stay"
-
-
-def _manifest(
-    source: Source,
-    dest: Path,
-    settings: PrepareSettings,
-    claim: dict[str, Any],
-    networks: _Networks,
-) -> Manifest:
-    records = _records(dest, source)
-    files = [record.shard for record in records if record.shard is not None]
-    shapes = {record.shape for record in records if record.shape is not None}
-    if not files:
-        raise UserError(f"none of the images of {source.description} can be read")
-    if len(shapes) > 1:
-        raise UserError(f"the moments of {source.description} have several shapes: {sorted(shapes)}")
-    counts = [sum(record.labels.get(label, 0) for record in records) for label in range(len(source.classes))]
-    return Manifest(
-        name=settings.name,
-        resolution=settings.resolution,
-        samples=sum(shard.rows for shard in files),
-        classes=source.classes,
-        counts=counts,
-        crop="none" if source.has_moments else "adm-centre",
-        flip=settings.flip,
-        image_format=settings.image_format,
-        latents=_latents(records, settings, networks.autoencoder),
-        text=None if networks.encoder is None else _text(records, dest, networks.encoder),
-        source=source.description,
-        source_fingerprint=claim["fingerprint"],
-        shards=files,
-        skipped=[one for record in records for one in record.skipped],
-        date=datetime.date.today().isoformat(),
-        hastezoo=__version__,
-    )
-
-
-def _text(records: list[ShardRecord], dest: Path, encoder: TextEncoder) -> TextInfo:
-    """What the states are; writes those of the empty caption."""
-    return TextInfo(
-        encoder=encoder.source,
-        revision=encoder.revision,
-        encoder_sha256=encoder.sha256,
-        length=encoder.length,
-        width=encoder.width,
-        captions=sum(record.captions for record in records),
-        empty=write_empty(dest, encoder),
-    )
-
-
-def _latents(
-    records: list[ShardRecord], settings: PrepareSettings, autoencoder: LatentAutoencoder | None
-) -> LatentInfo:
-    """The statistics over all positions of all images, from the records' sums."""
-    from hastezoo.autoencoders import VAES
-
-    whole = [record for record in records if record.shape is not None]
-    shape = whole[0].shape
-    assert shape is not None
-    positions = sum(sum(record.labels.values()) for record in whole) * shape[1] * shape[2]
-    mean, square, std = (
-        np.sum([getattr(record, name) for record in whole], axis=0) / positions for name in ("sums", "squares", "stds")
-    )
-    return LatentInfo(
-        vae=autoencoder.source if autoencoder else VAES.get(settings.vae, settings.vae),
-        revision=autoencoder.revision if autoencoder else "",
-        vae_sha256=autoencoder.sha256 if autoencoder else "",
-        shape=shape,
-        mean=mean.tolist(),
-        std=np.sqrt(np.maximum(square - mean**2, 0)).tolist(),
-        posterior_std=std.tolist(),
-    )

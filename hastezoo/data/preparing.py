@@ -16,6 +16,7 @@ from hastezoo.autoencoders import LatentAutoencoder
 from hastezoo.data import captioned, shards
 from hastezoo.data.images import ImageFormat, as_it_is, centre_crop, encode
 from hastezoo.data.manifest import Skipped
+from hastezoo.data.records import record_of
 from hastezoo.data.shards import Row, ShardRecord
 from hastezoo.data.source import Item, Moments, Source
 from hastezoo.errors import UserError
@@ -217,11 +218,6 @@ def too_many_bad(last: Skipped, limit: int) -> UserError:
         f"more than {limit} images cannot be read, such as {last.id} ({last.reason}); mend the source, or allow more "
         "with --max-bad"
     )
-
-
-def record_of(dest: Path, unit: int) -> Path:
-    """Where the record of a finished unit is."""
-    return dest / f"shard-{unit:05d}.json"
 
 
 def _in_order(

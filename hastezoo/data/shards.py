@@ -16,6 +16,7 @@ copy.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from pydantic import BaseModel
 from hastezoo.data.manifest import Manifest, Shard, Skipped
 from hastezoo.digests import sha256_of
 from hastezoo.errors import UserError
-from hastezoo.files import atomic_open, write_json
+from hastezoo.files import atomic_open, atomic_write, write_json
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+INFO = "dataset_info.json"  # as `datasets` calls it
 ROWS = 64  # of a batch in the file: what a reader must touch to find one row stays small
 
 
@@ -188,7 +190,9 @@ def write_index(folder: Path, manifest: Manifest) -> None:
         description=f"{manifest.name}, prepared by hastezoo from {manifest.source}",
         features=features(manifest.classes, manifest.flip),
     )
-    info.write_to_directory(str(folder))
+    with tempfile.TemporaryDirectory() as own:
+        info.write_to_directory(own)
+        atomic_write(folder / INFO, (Path(own) / INFO).read_bytes())
     state: dict[str, Any] = {
         "_data_files": [{"filename": shard.file} for shard in manifest.shards],
         "_fingerprint": manifest.fingerprint,

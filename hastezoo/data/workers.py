@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -18,7 +19,9 @@ from hastezoo.data.captioned import load_encoder
 from hastezoo.data.preparing import Preparer, PrepareSettings, Progress
 from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
-from hastezoo.errors import UserError
+from hastezoo.errors import REQUEUE, UserError
+
+_STOPPING = {signal.SIGTERM, signal.SIGUSR1}
 
 # What a process of the pool works with, set once when it starts.
 _mine: dict[str, Any] = {}
@@ -44,7 +47,8 @@ def work_in_processes(
         UserError: If a process fails with one, or is killed.
     """
     context = multiprocessing.get_context("spawn")
-    counts, stop, turn = context.SimpleQueue(), context.Event(), context.Value("i", 0)
+    with _deaf_children():  # a helper of Python's own starts with these
+        counts, stop, turn = context.SimpleQueue(), context.Event(), context.Value("i", 0)
     start = (source, dest, settings, device, processes, options, counts, stop, turn, os.getpid())
     done, failed = threading.Event(), list[BaseException]()
     listener = threading.Thread(target=_listen, args=(counts, progress, done, stop, failed), daemon=True)
@@ -52,7 +56,8 @@ def work_in_processes(
     with ProcessPoolExecutor(processes, context, _start, start) as pool:
         waiting: set[Future[ShardRecord]] = set()
         try:
-            waiting |= {pool.submit(_make, unit) for unit in todo}
+            with _deaf_children():
+                waiting |= {pool.submit(_make, unit) for unit in todo}
             while waiting:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in ready:
@@ -75,6 +80,19 @@ def work_in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
             done.set()
             listener.join()
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that start meanwhile do not hear what ends the parent, which may be sent to all of them at once.
+
+    So they do not die over half a shard; the parent says when to stop.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(counts: Any, progress: Progress, done: threading.Event, stop: Any, failed: list[BaseException]) -> None:
@@ -105,6 +123,8 @@ def _start(
     parent: int,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     import torch
 
     from hastezoo.devices import find_device
@@ -124,14 +144,27 @@ def _start(
     _mine.update(preparer=preparer, counts=counts, stop=stop)
 
 
+def _terminated(number: int, frame: Any) -> None:
+    """End, as when the pool is broken; but not over half a shard, which is given up first."""
+    if not _mine.get("busy"):
+        os._exit(REQUEUE)
+    _mine["terminated"] = True
+
+
 def _make(unit: int) -> ShardRecord:
     def progress(images: int) -> None:
-        if _mine["stop"].is_set():
+        if _mine["stop"].is_set() or _mine.get("terminated"):
             raise _Stopped
         _mine["counts"].put(images)
 
-    record: ShardRecord = _mine["preparer"](unit, progress)
-    return record
+    _mine["busy"] = True
+    try:
+        record: ShardRecord = _mine["preparer"](unit, progress)
+        return record
+    finally:
+        _mine["busy"] = False
+        if _mine.get("terminated"):
+            os._exit(REQUEUE)
 
 
 def _die_with(parent: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from hastezoo.data.ranks import Tell, Waiting
 from hastezoo.errors import UserError
 from hastezoo.evaluation.extractors import Extractor
 from hastezoo.evaluation.images import Images, suited
@@ -211,17 +212,38 @@ def there(store: FeatureStore, count: int) -> int:
 
 
 def wait(
-    store: FeatureStore, count: int, watchers: Sequence[Watcher] = (), progress: Progress = lambda images: None
+    store: FeatureStore,
+    count: int,
+    watchers: Sequence[Watcher] = (),
+    progress: Progress = lambda images: None,
+    *,
+    ranks: int = 1,
+    tell: Tell = lambda missing: None,
 ) -> None:
-    """Until every process has made its share. What ends one of them ends torchrun, and with it this."""
-    starts = range(0, count, CHUNK)
-    while (images := there(store, count)) < count or any(
-        watcher.wants(range(start, min(start + CHUNK, count))) for watcher in watchers for start in starts
-    ):
-        progress(images)
+    """Until every process has made its share. What ends one of them ends torchrun, and with it this.
+
+    Args:
+        store, count, watchers, progress: As of `extract`.
+        ranks: Over how many processes chunks are shared out.
+        tell: Told what is missing, where nothing comes for long: who makes it may have died.
+    """
+    waiting = Waiting(-(-count // CHUNK), ranks, tell)
+    while missing := _missing(store, count, watchers):
+        progress(there(store, count))
+        waiting.see(missing)
         time.sleep(LOOK_EVERY)
     store.tidy()
     progress(count)
+
+
+def _missing(store: FeatureStore, count: int, watchers: Sequence[Watcher]) -> list[int]:
+    """Chunks without all features, or that a watcher has not seen."""
+    chunks = {chunk: range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)) for chunk in range(-(-count // CHUNK))}
+    return [
+        chunk
+        for chunk, indices in chunks.items()
+        if store.rows(chunk) < len(indices) or any(watcher.wants(indices) for watcher in watchers)
+    ]
 
 
 def _identity(path: Path) -> dict[str, str] | None:

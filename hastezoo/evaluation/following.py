@@ -11,6 +11,7 @@ from hastezoo.evaluation.run import Kept, Plan, check, evaluate
 from hastezoo.files import alone_in
 
 if TYPE_CHECKING:
+    from hastezoo.data.ranks import Missing
     from hastezoo.evaluation.asking import EvaluationAsk
     from hastezoo.evaluation.references import Reference
     from hastezoo.evaluation.results.result import EvaluationResult
@@ -38,6 +39,9 @@ class Follower:
 
     def stage(self, text: str) -> None:
         """What is being computed of them."""
+
+    def waits(self, missing: Missing) -> None:
+        """Of several processes this one has been waiting for the others for long."""
 
 
 def run(
@@ -85,7 +89,9 @@ def _measured(
 
     place = str(settings["device"]).partition(" ")[0]
     near = place if place.startswith("cuda") else "cpu"  # where there is neither half nor double precision
-    outcome = evaluate(plan, reference, device=near, progress=follower.images, stage=follower.stage)
+    outcome = evaluate(
+        plan, reference, device=near, progress=follower.images, stage=follower.stage, waits=follower.waits
+    )
     kept = [watcher for watcher in plan.watchers if isinstance(watcher, Kept)]
     for one in kept:
         one.store.finish()

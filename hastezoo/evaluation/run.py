@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hastezoo import __version__, pictures
+from hastezoo.data.ranks import Tell
 from hastezoo.errors import UserError
 from hastezoo.evaluation.extractors import Extractor, digest
 from hastezoo.evaluation.extractors.inception import SHA256 as INCEPTION_SHA256
@@ -133,15 +134,23 @@ def evaluate(
     device: str = "cpu",
     progress: Callable[[int], None] = lambda images: None,
     stage: Callable[[str], None] = lambda text: None,
+    waits: Tell = lambda missing: None,
 ) -> Outcome:
     """Make what is missing of the features, wait for the other processes, and measure. For the process that writes.
+
+    Args:
+        plan, reference: What is held against what.
+        device: Where it is measured.
+        progress: Told how many images have their features.
+        stage: Told what is being computed of them.
+        waits: Told what is missing of the other processes' share, where nothing comes for long.
 
     Raises:
         UserError: If an image cannot be read, or the folder holds features of something else.
     """
     began = time.perf_counter()
     store = prepare_features(plan, progress)
-    wait(store, plan.count, plan.watchers, progress)
+    wait(store, plan.count, plan.watchers, progress, ranks=plan.ranks, tell=waits)
     drawn = time.perf_counter()
     measured = measure(
         store, plan.count, reference, plan.extractor, plan.metrics, curve=plan.curve, device=device, stage=stage

@@ -16,6 +16,7 @@ from PIL import Image
 from hastezoo.data.manifest import Manifest
 from hastezoo.data.prepare import Machine, prepare
 from hastezoo.data.preparing import PrepareSettings
+from hastezoo.data.ranks import Missing
 from hastezoo.data.source import Item, open_source
 
 CLASSES = ("astronaut", "coffee", "rocket")
@@ -139,6 +140,7 @@ class Watching:
         self.after, self.do, self.done = after, do, 0
         self.began: tuple[int, int | None, int, int] | None = None
         self.states: tuple[int, int] | None = None
+        self.waited: list[Missing] = []
 
     def encodes(self, length: int, width: int) -> None:
         self.states = (length, width)
@@ -150,6 +152,9 @@ class Watching:
         self.done += images
         if 0 <= self.after <= self.done:
             self.do()
+
+    def waits(self, missing: Missing) -> None:
+        self.waited.append(missing)
 
 
 def interrupt() -> None:

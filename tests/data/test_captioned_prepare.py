@@ -196,9 +196,9 @@ def test_unreadable_images_are_skipped(tiny_vae: Path, tiny_clip: Path, captione
 def test_states_that_are_not_finite(
     coco: tuple[Path, Path], tiny_vae: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hastezoo.data import prepare as preparation
+    from hastezoo.data import networks
 
-    load = preparation.load_encoder
+    load = networks.load_encoder
 
     def spoilt(*arguments: Any) -> Any:
         encoder = load(*arguments)
@@ -213,7 +213,7 @@ def test_states_that_are_not_finite(
         monkeypatch.setattr(encoder, "states", nan_in_one)
         return encoder
 
-    monkeypatch.setattr(preparation, "load_encoder", spoilt)
+    monkeypatch.setattr(networks, "load_encoder", spoilt)
     with pytest.raises(UserError, match=rf"^the text encoder {tiny_clip} gave states that are not finite$"):
         make_coco(*coco, tmp_path / "dest", tiny_vae, tiny_clip)
     assert sorted(facts(tmp_path / "dest")) == ["shard-00000.arrow"]
