@@ -301,8 +301,8 @@ def test_what_every_script_asks_of_slurm(submit: Any, script: str) -> None:
     [
         # Passed on when the command starts.
         (["kill -USR1 $$", "supervise TERM sleep 60", 'echo "$code $notices"'], f"{128 + signal.SIGTERM} USR1 \n"),
-        # Not passed on when the command has ended: its number may be another process'.
-        (["supervise TERM true", "kill() { echo sent; }", "builtin kill -TERM $$", 'echo "$notices"'], "TERM \n"),
+        # Neither passed on nor counted when the command has ended: its number may be another process'.
+        (["supervise TERM true", "kill() { echo sent; }", "builtin kill -TERM $$", 'echo "$code $notices"'], "0 \n"),
     ],
 )
 def test_notice_before_and_after_the_command(launch: Path, lines: list[str], printed: str) -> None:
