@@ -26,9 +26,8 @@ step() {
 
 # SIGTERM after the notice: time is up before the run has ended. Soon SIGKILL ends this shell too.
 on_notice() {
-    code=75
     case $notices in
-        *'USR1 '*'TERM ') again "time was up before the run had stopped; it goes on from an older checkpoint" ;;
+        *'USR1 '*'TERM '*) code=75; again "time was up before the run had stopped; it goes on from an older checkpoint" ;;
     esac
 }
 

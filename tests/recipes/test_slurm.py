@@ -28,6 +28,7 @@ MINIATURE = [*SMALL, "train.log_every=1"]
 # The order of a sum of gradients over two processes, through the steps of these runs.
 TOLERANCE = 2e-4
 TWO = ("localhost", "localhost")
+POLL = "0.05"  # seconds between two looks of the shipped scripts
 # What stands in for torchrun and its workers: it notes the signals that it gets and ends as torchrun does.
 RECORDS = """
 note() { echo "$1" >>signals; }
@@ -50,7 +51,7 @@ def submit(launch: Path, tmp_path: Path) -> Any:
         python = tmp_path / "python"
         python.write_text(f"#!/bin/bash\n{program}\n")
         python.chmod(0o755)
-        environment = {"PYTHON": str(python), "LAUNCH": str(launch), **(settings or {})}
+        environment = {"PYTHON": str(python), "LAUNCH": str(launch), "POLL": POLL, **(settings or {})}
         return Job(launch / name, arguments, folder=tmp_path, environment=environment, **options)
 
     return make
@@ -326,7 +327,7 @@ def train_under_slurm(script: Path, folder: Path, *, hosts: tuple[str, ...] = ("
     words += ["--config", "steps.toml", "--device", "cpu", "--set", "train.checkpoint_every=100000"]
     environment = {
         "PYTHON": sys.executable, "RECIPE": "digits", "CHECKPOINT": "sit-ti-digits", "DATA": "", "OUT": "run",
-        "NPROC": "1", "OMP_NUM_THREADS": "1", **settings,
+        "NPROC": "1", "OMP_NUM_THREADS": "1", "POLL": POLL, **settings,
     }  # fmt: skip
     (folder / "steps.toml").write_text("[train]\nsteps = 100000\n")
     return Job(script, words, folder=folder, environment=environment, hosts=hosts)
