@@ -7,6 +7,13 @@
 set -u
 # shellcheck source-path=SCRIPTDIR source=supervise.sh
 source "$(dirname "$0")/supervise.sh" || exit
+# Seconds from the notice to the end of what does not end: torchrun that has lost the first node hears no signals.
+: "${KILL_AFTER:=$((${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-270} + 15))}"
+
+on_notice() {
+    : "${noticed:=$SECONDS}"
+    [ $((SECONDS - noticed)) -lt "$KILL_AFTER" ] || kill -s KILL "$child" 2>/dev/null
+}
 
 supervise TERM "$@"
 case $code in

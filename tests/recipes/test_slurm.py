@@ -143,6 +143,15 @@ def test_limit_before_the_checkpoint_is_written(submit: Any) -> None:
     assert signals(job) == ["TERM"]
 
 
+def test_program_that_does_not_hear_the_notice_is_killed(submit: Any) -> None:
+    """torchrun that waits for a node that is gone, say; the step's other tasks would wait for it."""
+    program = "trap '' TERM; touch running; sleep 60 & while :; do wait; done"
+    job = submit("one_node.sbatch", program, settings={"KILL_AFTER": "1"})
+    running(job)
+    job.notice()
+    assert job.end() == "PENDING" and job.exit_code == REQUEUE
+
+
 def test_run_that_finishes_in_spite_of_the_notice(submit: Any) -> None:
     job = submit("one_node.sbatch", "trap 'exit 0' TERM; touch running; while :; do sleep 0.02; done")
     running(job)
