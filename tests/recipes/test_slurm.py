@@ -269,10 +269,11 @@ def test_ranks_are_tasks(submit: Any, seen: str | None, local: str) -> None:
 
 
 def test_rank_of_an_array_is_requeued_alone(submit: Any) -> None:
-    """Under its own name: one task of an array has the number of the whole array for its job's."""
-    job = submit("ranks.sbatch", f"{RANKS}\nexit 75", "eval-fid", array=(3, 8), settings={"MAX_RESTARTS": "1"})
+    """Under its own name: one task of an array has the number of the whole array for its job's. Here 1 is the first."""
+    settings = {"MAX_RESTARTS": "1", "SLURM_ARRAY_TASK_MIN": "1"}
+    job = submit("ranks.sbatch", f"{RANKS}\nexit 75", "eval-fid", array=(3, 8), settings=settings)
     assert job.run(starts=9) == "FAILED" and job.restarts == 1
-    assert (job.folder / "ranks").read_text().splitlines() == ["3 of 8 on 0: -m hastezoo eval-fid"] * 2
+    assert (job.folder / "ranks").read_text().splitlines() == ["2 of 8 on 0: -m hastezoo eval-fid"] * 2
 
 
 def test_rank_of_an_array_is_submitted_alone(submit: Any) -> None:
