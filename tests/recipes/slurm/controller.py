@@ -1,6 +1,6 @@
 """A job under a scheduler that behaves as slurmctld and slurmd do, with `nodes` that are all this machine.
 
-What is imitated is the manual and the source of Slurm 26.11: a copy of the script runs from a spool folder;
+What is imitated is what the manual and the source of Slurm say: a copy of the script runs from a spool folder;
 `--signal=B:` reaches the batch shell alone, a preemption's grace the steps alone, an end both, and SIGKILL follows;
 `scontrol requeue` ends the job and puts it back under the same number, with SLURM_RESTART_COUNT one higher.
 """
