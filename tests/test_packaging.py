@@ -86,6 +86,7 @@ def test_installed_copy_holds_its_data(installed: Path, root: Path) -> None:
         "training/*.toml",
         "evaluation/references/*.toml",
         "recipes/*.toml",
+        "recipes/launch/*",
         "webapp/assets/*",
     ):
         home = root if pattern.startswith("recipes/") else root / "hastezoo"
