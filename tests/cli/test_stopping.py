@@ -136,12 +136,15 @@ def test_without_a_notice_nothing_changes() -> None:
 
 def test_what_comes_after_the_first_is_not_heard() -> None:
     """It would end the process amid what is taken away."""
+    tidied = False
     with pytest.raises(Stopped, match="SIGUSR1"), stopped_by_signals():
         try:
             notice("SIGUSR1")
         finally:
             notice("SIGTERM")
             notice("SIGUSR1")
+            tidied = True
+    assert tidied
 
 
 def long_enough() -> None:

@@ -158,6 +158,19 @@ def test_a_rank_that_waits_counts_the_unreadable_of_others(pictures: Path, tiny_
     assert not (dest / "manifest.json").exists()
 
 
+def test_a_share_without_an_image_is_not_made_anew(pictures: Path, tiny_vae: Path, tmp_path: Path) -> None:
+    """Other ranks may be at work on what can be read."""
+    spoil(pictures, *(f"coffee/{number}.{'jpg' if number % 3 == 1 else 'png'}" for number in range(4)))
+    spoil(pictures, "astronaut/5.png")  # all of unit 1
+    dest = tmp_path / "dest"
+    share(pictures, dest, tiny_vae, 1, 4)
+    record = dest / "shard-00001.json"
+    before = record.stat().st_ino, record.stat().st_mtime_ns
+    share(pictures, dest, tiny_vae, 1, 4)
+    share(pictures, dest, tiny_vae, 2, 4)
+    assert before == (record.stat().st_ino, record.stat().st_mtime_ns)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_rank_that_is_killed_is_started_again_alone(
     images: Path, whole: Path, tiny_vae: Path, tmp_path: Path
