@@ -173,13 +173,17 @@ def saving_table(result: dict[str, Any]) -> str:
         [
             count,
             SAVERS[kind],
+            batch,
             ranged(saving["step_seconds"]),
             ranged(saving["blocked_seconds"]),
+            f"{saving['blocked_seconds']['median'] / saving['step_seconds']['median']:.0%}",
             ranged(saving["slowed_seconds"]) if saving["slowed_seconds"] else "-",
             f"{saving['written_seconds']['median']:.2f}",
         ]
         for count, found in result["processes"].items()
-        for kind, saving in found["saving"].items()
+        for kind, batches in found["saving"].items()
+        for batch, saving in batches.items()
     ]
-    head = ["processes", "checkpoint", "a step, s", "save() blocks, s", "a step meanwhile, s", "until written, s"]
+    head = ["processes", "checkpoint", "samples", "a step, s", "save() blocks, s", "of a step"]
+    head += ["a step meanwhile, s", "until written, s"]
     return markdown(head, rows)
