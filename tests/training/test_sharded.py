@@ -13,10 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from hastezoo.errors import UserError
+from hastezoo.processes import Processes
+from hastezoo.recipes.digits import DigitsConfig, main
 from hastezoo.recipes.digits import run as run_digits
 from hastezoo.training.checkpoints import Checkpoints, stored
+from hastezoo.training.config import configure
+from hastezoo.training.engines import create_engine
 from hastezoo.training.export import export_run
 from hastezoo.training.sharded import INDEX
 from tests.training.test_resume import assert_same, final, small, train
@@ -219,3 +224,41 @@ def test_a_fork_from_what_is_no_checkpoint(whole: Path, tmp_path: Path, name: st
     with pytest.raises(UserError, match=rf"{name} is no checkpoint of a run; name one such as"):
         fork(tmp_path / "fork", 12, whole / "checkpoints" / name)
     assert not (tmp_path / "fork").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["shards=2"], "shards = 2 is for engine = fsdp; with ddp every process has a copy of all"),
+        (["engine=fsdp", "checkpoints=file"], "checkpoints = file would gather on one process what fsdp has spread"),
+        (["engine=fsdp", "shards=1"], "greater than or equal to 2"),
+        (["engine=fsdp", "shards=0"], "greater than or equal to 2"),
+        (["checkpoints=shards"], "'auto', 'file' or 'sharded'"),
+        (["engine=zero"], "'ddp' or 'fsdp'"),
+        (["silence=0"], "greater than 0"),
+        (["stall=-1"], "greater than 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_that_cannot_be(tmp_path: Path, settings: list[str], message: str) -> None:
+    """One line, which says where; nothing is made."""
+    given = [part for one in settings for part in ("--set", f"train.parallel.{one}")]
+    result = CliRunner().invoke(main, ["--out", str(tmp_path / "run"), "--device", "cpu", *given])
+    assert result.exit_code == 2 and not (tmp_path / "run").exists(), result.output
+    (said,) = [line for line in result.output.splitlines() if line.strip()]
+    assert said.startswith("error: train.parallel") and message in said
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_processes_that_do_not_divide_into_groups(count: int) -> None:
+    """Said before any process waits for another: there is no group of them here."""
+    config = configure(DigitsConfig(), None, ["train.parallel.engine=fsdp", "train.parallel.shards=4"]).train
+    with pytest.raises(UserError, match=rf"^{count} processes do not divide into groups of parallel\.shards = 4$"):
+        create_engine(config, Processes(0, count, torch.device("cpu")))
+
+
+def test_alone_a_process_has_everything_and_takes_the_same_steps(whole: Path, tmp_path: Path) -> None:
+    """FSDP of one process, sharded or in groups that it cannot fill: the settings of a large job, tried at home."""
+    state = train(tmp_path / "run", 10, "train.parallel.engine=fsdp", "train.parallel.shards=8")
+    assert_same(state, final(whole))
+    assert names(tmp_path / "run") == names(whole)
