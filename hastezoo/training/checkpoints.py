@@ -11,7 +11,7 @@ from pathlib import Path
 from hastezoo.errors import UserError
 from hastezoo.files import PARTIAL, atomic_write, remove_partials
 from hastezoo.processes import Processes
-from hastezoo.training.onefile import SUFFIX, OneFile
+from hastezoo.training.onefile import SUFFIX, OneFile, load
 from hastezoo.training.sharded import Shards
 from hastezoo.training.state import State
 
@@ -120,11 +120,15 @@ def fork(checkpoint: Path, out: Path) -> None:
 
 
 def check_origin(checkpoint: Path) -> None:
-    """Raise UserError if that is no checkpoint to fork from."""
+    """Raise UserError if that is no checkpoint to fork from, or cannot be read."""
     if not NAME.fullmatch(checkpoint.name) or checkpoint.is_dir() == (checkpoint.suffix == SUFFIX):
         raise UserError(f"{checkpoint} is no checkpoint of a run; name one such as RUN/checkpoints/step-00000500.pt")
     if not checkpoint.exists():
         raise UserError(f"{checkpoint} is no checkpoint of a run; name one such as RUN/checkpoints/step-00000500.pt")
+    if checkpoint.is_dir():
+        Shards(checkpoint)
+    else:
+        load(checkpoint, mmap=True)  # a run that passed over a damaged one would begin from nothing
 
 
 def restore(state: State, found: Stored | None) -> int:

@@ -53,6 +53,8 @@ class Writer:
         self.group: Any = dist.new_group(backend="gloo") if processes.count > 1 else None
         self.stager = DefaultStager(StagingOptions(on_gpu, False, False, on_gpu))
         self.naming = ThreadPoolExecutor(1, "checkpoint")
+        # Said of a process that is alone by the thread that writes, after `begin` has returned.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
     def begin(self, path: Path, step: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> Future[None]:
         """Copy the tensors, and begin to write them.
@@ -107,7 +109,10 @@ class Shards:
             self.step, self.values = int(about["step"]), dict(about["values"])
             sizes = {name: (path / name).stat().st_size for name in about["files"]}
             wrong = [name for name, size in about["files"].items() if sizes[name] != size]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except OSError as error:
+            which = Path(error.filename or path).name
+            raise UserError(f"checkpoint {path} cannot be read ({which}: {error.strerror})") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:120]})") from None
         if wrong:
             raise UserError(

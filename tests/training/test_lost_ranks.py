@@ -100,3 +100,45 @@ def test_a_scheduler_stops_four_and_two_go_on(undisturbed: Path, tmp_path: Path)
     if stopped + 2 > STEPS:
         pytest.skip(f"stopped only after step {stopped}")
     assert_same(out, undisturbed)
+
+
+# Every rank says who it is when it has begun, and what it ended with.
+TOLD = """
+import os, sys
+from pathlib import Path
+from hastezoo.recipes import digits
+
+told = Path(os.environ["TOLD"]) / os.environ["RANK"]
+told.write_text(str(os.getpid()))
+try:
+    digits.main(sys.argv[1:])
+except SystemExit as ended:
+    told.with_suffix(".code").write_text(str(ended.code))
+    raise
+"""
+
+
+def test_a_notice_to_one_rank_stops_all(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR1, as a scheduler sends it before time is up: all stop after the same step and ask to be run again."""
+    script, told, out = tmp_path / "told.py", tmp_path / "told", tmp_path / "run"
+    script.write_text(TOLD)
+    told.mkdir()
+    monkeypatch.setenv("TOLD", str(told))
+    rarely = ("train.keep_at=[3]", "train.checkpoint_every=100000")
+    settings = [part for one in rarely for part in ("--set", one)]
+    process = launch(2, [str(script), *settings], out, 100_000, "--max-restarts", "3")
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "step-00000003").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(int((told / "1").read_text()), signal.SIGUSR1)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode and "error: " not in said, said
+    assert {path.name: path.read_text() for path in told.glob("*.code")} == {"0.code": "75", "1.code": "75"}
+    steps = [step_of(path) for path in Checkpoints(out / "checkpoints").paths()]
+    assert len(steps) == 2 and 3 < steps[0] < 100_000 and steps[1] == 3
+    assert not list(out.rglob("*.partial"))
+    found = Checkpoints(out / "checkpoints").latest()
+    assert found is not None and found.step == steps[0] == max(curve(out))
+    ours, theirs = curve(out), curve(undisturbed)
+    for step in ours.keys() & theirs.keys():
+        assert ours[step] == pytest.approx(theirs[step], rel=TOLERANCE), step
