@@ -391,6 +391,7 @@ def unbroken(folder: Path, steps: int) -> list[dict[str, float]]:
     return losses(folder / "whole")
 
 
+@pytest.mark.slow
 def test_training_is_stopped_and_goes_on(launch: Path, tmp_path: Path) -> None:
     """By Slurm's notice, in the middle of an epoch; then the same job, started again, finishes. Bit for bit."""
     job = train_under_slurm(launch / "one_node.sbatch", tmp_path)
