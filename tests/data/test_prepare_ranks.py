@@ -171,6 +171,7 @@ def test_a_share_without_an_image_is_not_made_anew(pictures: Path, tiny_vae: Pat
     assert before == (record.stat().st_ino, record.stat().st_mtime_ns)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_a_rank_that_is_killed_is_started_again_alone(
     images: Path, whole: Path, tiny_vae: Path, tmp_path: Path

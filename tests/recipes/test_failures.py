@@ -194,6 +194,7 @@ def test_a_scheduler_that_stops_every_process(prepared: Path, teacher: Path, tmp
     assert good_step(out) == max(losses(out)) >= 9
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_among_two(copy: Path, teacher: Path, tmp_path: Path) -> None:
     """One says what is wrong, the other which one that is, and at what step; neither shows a traceback of ours."""
     for shard in copy.glob("*.arrow"):
