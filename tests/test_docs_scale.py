@@ -47,6 +47,20 @@ def test_shards_block_at_most_a_tenth_of_a_step_at_the_size_that_is_named(text: 
     assert round(100 * shares[named[1]]) == int(named[2]) <= 10
 
 
+def test_numbers_in_sentences(text: str) -> None:
+    measured, words = result_of("scaling")["processes"], " ".join(text.split())
+
+    def blocked(count: str, batch: str) -> str:
+        one = measured[count]["saving"]["fsdp"][batch]
+        return f"{100 * one['blocked_seconds']['median'] / one['step_seconds']['median']:.0f} %"
+
+    assert f"and two for {blocked('2', '32')}. At 8 samples it is {blocked('4', '8')} and {blocked('2', '8')}" in words
+    above = [f"{100 * (one['seconds']['median'] / one['most'] - 1):.0f} %" for one in measured["2"]["steps"].values()]
+    assert f"Two processes of DDP lie {above[0]} above their upper bound, and of FSDP2 {above[1]}" in words
+    inside = [one["least"] <= one["seconds"]["median"] <= one["most"] for one in measured["4"]["steps"].values()]
+    assert all(inside)
+
+
 def test_time_outs_and_the_code_are_those_of_the_code(text: str) -> None:
     assert f"exit with **{REQUEUE}**" in text
     assert f"`parallel.silence` ({ParallelConfig().silence:g} s)" in text

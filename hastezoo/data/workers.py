@@ -21,7 +21,8 @@ from hastezoo.data.shards import ShardRecord
 from hastezoo.data.source import Source
 from hastezoo.errors import REQUEUE, UserError
 
-_STOPPING = {signal.SIGTERM, signal.SIGUSR1}
+# Windows has neither the second nor masks.
+_STOPPING = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)}
 
 # What a process of the pool works with, set once when it starts.
 _mine: dict[str, Any] = {}
@@ -88,6 +89,9 @@ def _deaf_children() -> Iterator[None]:
 
     So they do not die over half a shard; the parent says when to stop.
     """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
@@ -124,7 +128,8 @@ def _start(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     signal.signal(signal.SIGTERM, _terminated)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     import torch
 
     from hastezoo.devices import find_device
